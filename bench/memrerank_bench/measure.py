@@ -1,0 +1,129 @@
+"""One measurement in a process of its own; the figures are printed as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from memrerank import Reranker
+from memrerank_bench.throughput import DOCUMENT, DOCUMENTS, PREFIX
+
+CALLS = 3
+
+
+def measure_memrerank(_: Path, artifact: Path) -> dict[str, Any]:
+    """Seconds to load, resident memory while scoring, and the speed of the best of a few calls."""
+    reranker, load_seconds = _timed(lambda: Reranker.load(artifact, verify=False))
+    query, documents = texts(reranker)
+    with resident_memory() as resident:
+        reranker.score(query, documents[:4])
+        seconds = min(_timed(lambda: reranker.score(query, documents))[1] for _ in range(CALLS))
+    del reranker
+    hashing = _timed(lambda: Reranker.load(artifact))[1] - _timed(lambda: Reranker.load(artifact, verify=False))[1]
+    return {
+        "load_seconds": load_seconds,
+        "load_seconds_with_hashes": load_seconds + hashing,
+        "resident_bytes": max(resident),
+        "artifact_bytes": sum(file.stat().st_size for file in artifact.iterdir()),
+        "documents_per_second": len(documents) / seconds,
+        "tokens_per_second": (PREFIX + len(documents) * DOCUMENT) / seconds,
+    }
+
+
+def measure_transformers(dtype: str) -> Callable[[Path, Path], dict[str, Any]]:
+    """Speed of transformers on whole prompts in batches, at its best batch size."""
+
+    def measure(checkpoint: Path, artifact: Path) -> dict[str, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        reranker = Reranker.load(artifact, verify=False)
+        query, documents = texts(reranker)
+        prompts = [reranker.encode(query, document) for document in documents[:16]]
+        del reranker
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).eval()
+
+        def run(size: int) -> None:
+            with torch.inference_mode():
+                for start in range(0, len(prompts), size):
+                    model(torch.tensor(prompts[start : start + size]), logits_to_keep=1)
+
+        run(len(prompts))
+        speeds = {size: len(prompts) / _timed(lambda size=size: run(size))[1] for size in (1, 2, 4, 8, 16)}
+        best = max(speeds, key=lambda size: speeds[size])
+        return {"documents_per_second": speeds[best], "batch_size": best, "by_batch_size": speeds}
+
+    return measure
+
+
+def measure_ceiling(_: Path, __: Path) -> dict[str, Any]:
+    """The rate of ONNX Runtime's int8 matmul at a large shape, on all CPUs."""
+    from memrerank_bench.matmul import int8_rate
+
+    return {"gop_per_second": int8_rate(rows=384, inner=1024, columns=6144)}
+
+
+def texts(reranker: Reranker) -> tuple[str, list[str]]:
+    """A query and documents that take exactly PREFIX and DOCUMENT tokens, of words of one token each."""
+    vocabulary = json.loads((reranker.path / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(word[1:] for word, token in vocabulary.items() if re.fullmatch("Ġ[a-z]{3,}", word) and token < 20000)
+    draw = random.Random(0)
+
+    def text(length: int) -> str:
+        return " ".join(draw.choice(words) for _ in range(length))
+
+    shortest = len(reranker.encode("a", "a"))
+    query = text(PREFIX + DOCUMENT - len(reranker.encode("a", text(DOCUMENT - 9))) + 1)
+    documents = [text(DOCUMENT - 9) for _ in range(DOCUMENTS)]
+    if any(len(reranker.encode(query, document)) != PREFIX + DOCUMENT for document in documents) or shortest > PREFIX:
+        raise AssertionError("the texts do not have the lengths they were made for")
+    return query, documents
+
+
+@contextmanager
+def resident_memory() -> Iterator[list[int]]:
+    """Resident bytes of this process, sampled 50 times a second while the block runs."""
+    samples: list[int] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            samples.append(psutil.Process().memory_info().rss)
+            done.wait(0.02)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+MEASUREMENTS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "ceiling": measure_ceiling,
+    "memrerank": measure_memrerank,
+    "transformers-float32": measure_transformers("float32"),
+    "transformers-bfloat16": measure_transformers("bfloat16"),
+}
+
+if __name__ == "__main__":
+    name, checkpoint, artifact = sys.argv[1:]
+    print(json.dumps(MEASUREMENTS[name](Path(checkpoint), Path(artifact))))

@@ -1,0 +1,1 @@
+"""Labelled pairs of queries and documents: the data that scores are judged by."""

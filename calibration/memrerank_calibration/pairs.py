@@ -1,0 +1,64 @@
+"""Reading PAIRS.jsonl: a query, a document and a label in [0, 1] a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memrerank import InputError, Memory
+from memrerank.memory import as_memory
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A judged pair; `context` holds dialogue turns before the query and `time` is when it is asked."""
+
+    query: str
+    document: Memory
+    label: float
+    context: tuple[str, ...] = ()
+    time: str | None = None
+    weight: float = 1.0
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs in `path`; InputError names the line that is not one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); a UTF-8 file of JSON lines was expected.") from error
+    pairs = list(_parse_lines(path, text))
+    if not pairs:
+        raise InputError(f"{path} holds no pairs; a line such as {_EXAMPLE} was expected.")
+    return pairs
+
+
+_EXAMPLE = '{"query": "...", "document": "...", "label": 1}'
+
+
+def _parse_lines(path: Path, text: str) -> Iterator[Pair]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield _parse(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"Line {number} of {path} is not a pair ({error!r}); a line such as {_EXAMPLE} was expected."
+                ) from error
+
+
+def _parse(row: Mapping[str, Any]) -> Pair:
+    label, weight = float(row["label"]), float(row.get("weight", 1.0))
+    if not 0 <= label <= 1:
+        raise ValueError(f"label {label} is outside [0, 1]")
+    if not (weight >= 0 and math.isfinite(weight)):
+        raise ValueError(f"weight {weight} is not a finite number of at least 0")
+    query, context, time = row["query"], row.get("context") or [], row.get("time")
+    if not isinstance(query, str) or not all(isinstance(turn, str) for turn in context):
+        raise TypeError("query and context turns must be texts")
+    as_memory(Memory("", time), "the query")
+    return Pair(query, as_memory(row["document"], "the document"), label, tuple(context), time, weight)

@@ -1,0 +1,1 @@
+"""From a reranker's checkpoint to an artifact that memrerank runs."""

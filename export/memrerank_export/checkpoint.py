@@ -1,0 +1,114 @@
+"""Reading a checkpoint folder: config.json, safetensors shards, tokenizer files. One tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (registers bfloat16, which numpy lacks, for safetensors)
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from memrerank_export.errors import CheckpointError
+
+Array = npt.NDArray[np.float32]
+
+_FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder whose tensors are known by name and shape and read on demand."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    files: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    file_of: Mapping[str, str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def read(self, name: str) -> Array:
+        """The tensor `name` as float32."""
+        with safe_open(self.folder / self.file_of[name], framework="numpy") as shard:
+            return _finite(name, shard.get_tensor(name))
+
+    def read_row(self, name: str, row: int) -> Array:
+        """One row of the matrix `name` as float32."""
+        with safe_open(self.folder / self.file_of[name], framework="numpy") as shard:
+            return _finite(name, shard.get_slice(name)[row : row + 1])[0]
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open the checkpoint in `folder` and index its tensors without reading their values."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json)."
+        )
+    config = read_json(folder / "config.json")
+    files = _shard_names(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    file_of: dict[str, str] = {}
+    for file in files:
+        for name, shape in _shapes_in(folder / file).items():
+            shapes[name], file_of[name] = shape, file
+    return Checkpoint(folder, config, files, shapes, file_of)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.name} is missing from {path.parent}; a complete checkpoint folder has one.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; an object was expected.")
+    return content
+
+
+def _shard_names(folder: Path) -> tuple[str, ...]:
+    """The safetensors files of the checkpoint: those the index names, or the single one."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if any(Path(name).name != name for name in names):
+            raise CheckpointError(f"{index} names shards outside the checkpoint folder; plain file names were expected.")
+    else:
+        names = ["model.safetensors"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not names:
+        hint = " Pickled weights (pytorch_model.bin) are never read." if list(folder.glob("*.bin")) else ""
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing) or 'safetensors shards'}; "
+            f"put the complete safetensors files there.{hint}"
+        )
+    return tuple(names)
+
+
+def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="numpy") as shard:
+            slices = {name: shard.get_slice(name) for name in shard.keys()}
+            wrong = {name: s.get_dtype() for name, s in slices.items() if s.get_dtype() not in _FLOAT_TYPES}
+            if wrong:
+                name, dtype = next(iter(wrong.items()))
+                raise CheckpointError(
+                    f"{path.name} stores {name} as {dtype}; weights in {', '.join(_FLOAT_TYPES)} were expected."
+                )
+            return {name: tuple(s.get_shape()) for name, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error}); download it again.") from error
+
+
+def _finite(name: str, stored: npt.NDArray[np.generic]) -> Array:
+    tensor = stored.astype(np.float32)
+    if not np.isfinite(tensor).all():
+        raise CheckpointError(f"Tensor {name} holds NaN or infinity; finite weights were expected.")
+    return tensor

@@ -1,0 +1,228 @@
+"""The Qwen3 reranker as an ONNX graph, in the order in which the model computes.
+
+One graph serves every pass. It reads `input_ids` [batch, tokens] that follow a past of any length (0 at the start
+of the prompt), given per layer as `past_key` and `past_value` [batch, kv_heads, past, head_dim]. It returns the
+`logit` [batch] of the last token and per layer `present_key` and `present_value`: the past with the new tokens
+appended, to be the past of the next run. Nothing is ever padded, so no mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from memrerank_export.config import Qwen3Config
+from memrerank_export.graph import MICROSOFT, Ops, as_model, graph_input, graph_output
+from memrerank_export.weights import Weights
+
+FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+
+
+def build_graph(config: Qwen3Config, weights: Weights, max_tokens: int) -> ir.Model:
+    """The float32 graph of the whole reranker for prompts of at most `max_tokens` tokens."""
+    ops = Ops()
+    model = Model(ops, config, weights)
+    input_ids = graph_input("input_ids", INT64, ["batch", "tokens"])
+    past = [_past_inputs(config, i) for i in range(config.num_hidden_layers)]
+    rope = rotary_tables(ops, config, max_tokens)
+    positions = Positions.of(ops, input_ids, past[0].key)
+
+    x = model.embed(input_ids)
+    residual: ir.Value | None = None
+    present: list[KeysValues] = []
+    for i in range(config.num_hidden_layers):
+        last = i == config.num_hidden_layers - 1
+        x, residual, keys_values = model.layer(i, x, residual, past[i], rope, positions, last_token_only=last)
+        present.append(keys_values)
+    logit = model.score(x, residual)
+
+    outputs = [graph_output("logit", logit, FLOAT, ["batch"])]
+    for i, keys_values in enumerate(present):
+        outputs += _present_outputs(config, i, keys_values)
+    return as_model(ops, [input_ids, *(value for pair in past for value in (pair.key, pair.value))], outputs)
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Keys and values of one layer, each [batch, kv_heads, tokens, head_dim]."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+@dataclass(frozen=True)
+class RotaryTables:
+    """Cosines and sines of RoPE, each [max_tokens, head_dim / 2]."""
+
+    cos: ir.Value
+    sin: ir.Value
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the run's first and last token stand in the prompt, each an int64 [1]."""
+
+    first: ir.Value
+    last: ir.Value
+
+    @classmethod
+    def of(cls, ops: Ops, input_ids: ir.Value, past_key: ir.Value) -> Positions:
+        """The first token follows the past; the last one ends the run."""
+        first = ops("Shape", past_key, start=2, end=3)
+        tokens = ops("Shape", input_ids, start=1, end=2)
+        one = ops.constant("one", np.array([1], np.int64))
+        return cls(first, ops("Sub", ops("Add", first, tokens), one))
+
+
+def rotary_tables(ops: Ops, config: Qwen3Config, max_tokens: int) -> RotaryTables:
+    """RoPE (Su et al. 2021): angle of position p and pair j is p * theta ** (-2 j / head_dim)."""
+    half = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequency = np.float32(1.0) / np.power(np.float32(config.rope_theta), half, dtype=np.float32)
+    angle = np.arange(max_tokens, dtype=np.float32)[:, None] * frequency[None, :]
+    return RotaryTables(ops.constant("rotary.cos", np.cos(angle)), ops.constant("rotary.sin", np.sin(angle)))
+
+
+class Model:
+    """The parts of the model; each takes values and returns values."""
+
+    def __init__(self, ops: Ops, config: Qwen3Config, weights: Weights) -> None:
+        self.ops, self.config, self.weights = ops, config, weights
+        self.last_index = ops.constant("last_index", np.array([-1], np.int64))
+        self.by_head = ops.constant("by_head", np.array([0, 0, -1, config.head_dim], np.int64))
+        self.flat_heads = ops.constant("flat_heads", np.array([0, 0, -1], np.int64))
+
+    def embed(self, input_ids: ir.Value) -> ir.Value:
+        """Rows of the embedding table, [batch, tokens, hidden]."""
+        name = "model.embed_tokens.weight"
+        weight = self.weights[name]
+        return self.ops("Gather", self.ops.lazy(name, weight.shape, FLOAT, weight.read), input_ids)
+
+    def layer(
+        self,
+        index: int,
+        x: ir.Value,
+        residual: ir.Value | None,
+        past: KeysValues,
+        rope: RotaryTables,
+        positions: Positions,
+        *,
+        last_token_only: bool,
+    ) -> tuple[ir.Value, ir.Value, KeysValues]:
+        """One decoder layer; returns what it adds, the residual stream it adds to, and all keys and values.
+
+        The last layer is read at the last token alone, so everything but its keys and values is computed there only.
+        """
+        layer = f"model.layers.{index}"
+        x, residual = self.add_and_norm(f"{layer}.input_layernorm.weight", x, residual)
+        x, present = self.attention(f"{layer}.self_attn", x, past, rope, positions, last_token_only=last_token_only)
+        if last_token_only:
+            residual = self.last_token(residual)
+        x, residual = self.add_and_norm(f"{layer}.post_attention_layernorm.weight", x, residual)
+        return self.mlp(f"{layer}.mlp", x), residual, present
+
+    def attention(
+        self, name: str, x: ir.Value, past: KeysValues, rope: RotaryTables, positions: Positions, *, last_token_only: bool
+    ) -> tuple[ir.Value, KeysValues]:
+        """Grouped-query attention over the past and the run's own tokens; also the keys and values of both.
+
+        A lone last token sees every key, so it needs no causal mask.
+        """
+        q, k, v = self.queries_keys_values(name, x, last_token_only=last_token_only)
+        q = self.head_norm(f"{name}.q_norm.weight", q)
+        k = self.head_norm(f"{name}.k_norm.weight", k)
+        heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
+        q = self.rotate(q, heads, rope, positions.last if last_token_only else positions.first)
+        k = self.rotate(k, kv_heads, rope, positions.first)
+        y, keys, values = self.ops.multi(
+            "Attention", 3, q, k, v, None, past.key, past.value,
+            q_num_heads=heads, kv_num_heads=kv_heads, is_causal=0 if last_token_only else 1,
+        )  # fmt: skip
+        output = f"{name}.o_proj.weight"
+        return self.linear(output, [output], y)[0], KeysValues(keys, values)
+
+    def queries_keys_values(self, name: str, x: ir.Value, *, last_token_only: bool) -> Sequence[ir.Value]:
+        """The three projections of x as one matmul, or as two where only the last token has a query."""
+        q, k, v = (f"{name}.{part}_proj.weight" for part in "qkv")
+        if not last_token_only:
+            return self.linear(f"{name}.qkv_proj.weight", [q, k, v], x)
+        keys, values = self.linear(f"{name}.kv_proj.weight", [k, v], x)
+        return *self.linear(q, [q], self.last_token(x)), keys, values
+
+    def mlp(self, name: str, x: ir.Value) -> ir.Value:
+        """SwiGLU: down(silu(gate(x)) * up(x))."""
+        gate, up = self.linear(f"{name}.gate_up_proj.weight", [f"{name}.gate_proj.weight", f"{name}.up_proj.weight"], x)
+        silu = self.ops("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
+        down = f"{name}.down_proj.weight"
+        return self.linear(down, [down], self.ops("Mul", silu, up))[0]
+
+    def score(self, x: ir.Value, residual: ir.Value | None) -> ir.Value:
+        """The logit of the last token, [batch]: its normed state times the score vector."""
+        x, _ = self.add_and_norm("model.norm.weight", x, residual)
+        weighted = self.ops("Mul", x, self.vector("score.weight"))
+        axes = self.ops.constant("token_and_hidden", np.array([1, 2], np.int64))
+        return self.ops("ReduceSum", weighted, axes, keepdims=0)
+
+    def linear(self, name: str, parts: Sequence[str], x: ir.Value) -> Sequence[ir.Value]:
+        """x W' for several of the checkpoint's matrices W [out, in], computed as one matmul and split again."""
+        weights = [self.weights[part] for part in parts]
+        rows = [weight.shape[0] for weight in weights]
+
+        def read() -> npt.NDArray[np.float32]:
+            return np.concatenate([weight.read() for weight in weights]).T
+
+        y = self.ops("MatMul", x, self.ops.lazy(name, (weights[0].shape[1], sum(rows)), FLOAT, read))
+        if len(rows) == 1:
+            return [y]
+        sizes = self.ops.constant(f"{name}.rows", np.array(rows, np.int64))
+        return self.ops.multi("Split", len(rows), y, sizes, axis=-1)
+
+    def add_and_norm(self, name: str, x: ir.Value, residual: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+        """RMSNorm of x + residual, and that sum."""
+        weight, epsilon = self.vector(name), self.config.rms_norm_eps
+        if residual is None:
+            return self.ops("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=epsilon), x
+        normed, _, _, total = self.ops.multi(
+            "SkipSimplifiedLayerNormalization", 4, x, residual, weight, domain=MICROSOFT, epsilon=epsilon
+        )
+        return normed, total
+
+    def head_norm(self, name: str, x: ir.Value) -> ir.Value:
+        """RMSNorm of every head on its own, of x [batch, tokens, heads * head_dim]."""
+        heads = self.ops("Reshape", x, self.by_head)
+        epsilon = self.config.rms_norm_eps
+        normed = self.ops("SimplifiedLayerNormalization", heads, self.vector(name), axis=-1, epsilon=epsilon)
+        return self.ops("Reshape", normed, self.flat_heads)
+
+    def rotate(self, x: ir.Value, heads: int, rope: RotaryTables, position: ir.Value) -> ir.Value:
+        """RoPE of x [batch, tokens, heads * head_dim] whose first token stands at `position`."""
+        return self.ops(
+            "RotaryEmbedding", x, position, rope.cos, rope.sin, domain=MICROSOFT, num_heads=heads, interleaved=0
+        )
+
+    def last_token(self, x: ir.Value) -> ir.Value:
+        """The last token of every row, [batch, 1, hidden]."""
+        return self.ops("Gather", x, self.last_index, axis=1)
+
+    def vector(self, name: str) -> ir.Value:
+        """A small weight, stored under the checkpoint's own name."""
+        weight = self.weights[name]
+        return self.ops.lazy(name, weight.shape, FLOAT, weight.read)
+
+
+def _past_inputs(config: Qwen3Config, index: int) -> KeysValues:
+    shape = ["batch", config.num_key_value_heads, "past", config.head_dim]
+    return KeysValues(
+        graph_input(f"past_key.{index}", FLOAT, shape), graph_input(f"past_value.{index}", FLOAT, shape)
+    )
+
+
+def _present_outputs(config: Qwen3Config, index: int, present: KeysValues) -> list[ir.Value]:
+    shape = ["batch", config.num_key_value_heads, "total", config.head_dim]
+    return [
+        graph_output(f"present_key.{index}", present.key, FLOAT, shape),
+        graph_output(f"present_value.{index}", present.value, FLOAT, shape),
+    ]

@@ -1,0 +1,66 @@
+"""Running a decoder graph: the shared start of a prompt once, every document on top of its keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+Float = npt.NDArray[np.float32]
+
+CHUNK = 256
+"""Most tokens of one row in a run: attention holds heads * CHUNK * prompt scores at a time."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of the `tokens` so far: an array [1, kv_heads, tokens, head_dim] per graph input."""
+
+    arrays: Mapping[str, Float]
+    tokens: int
+
+
+class Decoder:
+    """The graph of a decoder reranker, with the keys and values it passes from run to run."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._past_shapes = {value.name: value.shape for value in session.get_inputs() if value.name != "input_ids"}
+        self._present_names = [name.replace("past_", "present_") for name in self._past_shapes]
+
+    def empty(self) -> Past:
+        """The past of the first token."""
+        return Past(
+            {name: np.empty((1, heads, 0, size), np.float32) for name, (_, heads, _, size) in self._past_shapes.items()},
+            tokens=0,
+        )
+
+    def extend(self, past: Past, ids: Sequence[int]) -> Past:
+        """The past after `ids` as well."""
+        for chunk in _chunks(ids):
+            arrays = self._session.run(self._present_names, {"input_ids": np.array([chunk], np.int64), **past.arrays})
+            past = Past(dict(zip(self._past_shapes, arrays, strict=True)), past.tokens + len(chunk))
+        return past
+
+    def logits(self, past: Past, rows: Sequence[Sequence[int]]) -> Float:
+        """The logit after `past` and each of `rows`, which are equally long: float32 [rows].
+
+        A row longer than a run takes is the only one of its batch.
+        """
+        if len(rows) == 1:
+            *chunks, last = _chunks(rows[0])
+            for chunk in chunks:
+                past = self.extend(past, chunk)
+            return self._run(past.arrays, [last])
+        return self._run({name: np.repeat(array, len(rows), axis=0) for name, array in past.arrays.items()}, rows)
+
+    def _run(self, past: Mapping[str, Float], rows: Sequence[Sequence[int]]) -> Float:
+        logits: Float = self._session.run(["logit"], {"input_ids": np.array(rows, np.int64), **past})[0]
+        return logits
+
+
+def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:
+    return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]

@@ -1,0 +1,32 @@
+"""Exactly one build of ONNX Runtime must be installed: the CPU and the GPU package overwrite each other's files."""
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from memrerank.errors import InstallationError
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def require_one_onnxruntime() -> None:
+    """Raise InstallationError unless exactly one ONNX Runtime is there; a user's own build counts as one."""
+    installed = [package for package in PACKAGES if _is_installed(package)]
+    if len(installed) == 2:
+        raise InstallationError(
+            "Both onnxruntime and onnxruntime-gpu are installed, and they overwrite each other's files. Remove both "
+            "(pip uninstall onnxruntime onnxruntime-gpu), then install one of them: "
+            'pip install "memrerank[cpu]" or pip install "memrerank[gpu]".'
+        )
+    if not installed and find_spec("onnxruntime") is None:
+        raise InstallationError(
+            "ONNX Runtime is not installed. Install memrerank with exactly one of its two builds: "
+            'pip install "memrerank[cpu]" (onnxruntime) or pip install "memrerank[gpu]" (onnxruntime-gpu).'
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

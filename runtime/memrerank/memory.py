@@ -1,0 +1,48 @@
+"""What is ranked: texts, with the time and the speaker they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from memrerank.errors import InputError
+
+Time = str | date | datetime
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A remembered text.
+
+    `time` is a datetime, a date, or a string; ISO 8601 strings are shown in the artifact's own format and other
+    strings as they are. `metadata` is carried along and never shown to the model.
+    """
+
+    text: str
+    time: Time | None = None
+    speaker: str | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, compare=False)
+
+
+Document = str | Memory | Mapping[str, Any]
+"""What callers may rank: a plain text, a Memory, or a mapping with `text` and optionally `time` and `speaker`."""
+
+
+def as_memory(document: object, what: str) -> Memory:
+    """`document` as a Memory with checked types; `what` names it in errors, such as "Document 3"."""
+    if isinstance(document, str):
+        return Memory(document)
+    if isinstance(document, Mapping):
+        document = Memory(document.get("text"), document.get("time"), document.get("speaker"))  # type: ignore[arg-type]
+    if not isinstance(document, Memory):
+        raise InputError(
+            f"{what} is of type {type(document).__name__}; a text, a Memory or a mapping with a 'text' was expected."
+        )
+    for name, kinds in (("text", str), ("time", (str, date, type(None))), ("speaker", (str, type(None)))):
+        value = getattr(document, name)
+        if not isinstance(value, kinds):  # type: ignore[arg-type]
+            expected = "an ISO 8601 text or a datetime" if name == "time" else "a text"
+            raise InputError(f"The {name} of {what} is of type {type(value).__name__}; {expected} was expected.")
+    return document

@@ -1,0 +1,249 @@
+"""The scorer that an agent holds: loads an artifact once, then ranks documents for queries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time as clock
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from memrerank.artifact import open_artifact
+from memrerank.batching import equal_length_batches
+from memrerank.decoder import Decoder, Past
+from memrerank.errors import ArtifactError, InputError, MemrerankError, ScoringError
+from memrerank.manifest import GRAPH, TOKENIZER, Manifest, Probe
+from memrerank.memory import Document, Memory, Time, as_memory
+from memrerank.prompt import EncodedPrompt, Ids, PromptEncoder
+from memrerank.ranking import Hit, Ranking
+from memrerank.session import choose_device, open_session
+from memrerank.threads import available_cpus
+from memrerank.tokenization import load_plain_tokenizer
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+Float = npt.NDArray[np.float32]
+
+TOKEN_BUDGET = 64
+
+
+class Reranker:
+    """Scores how well documents answer a query. Made by `Reranker.load`; safe to call from several threads."""
+
+    def __init__(self, path: Path, manifest: Manifest, device: str, encoder: PromptEncoder, decoder: Decoder) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.device = device
+        self._encoder = encoder
+        self._decoder = decoder
+        self._head: tuple[Ids, Past] = ([], decoder.empty())
+        self._process = os.getpid()
+        self._warned = False
+
+    @classmethod
+    def load(
+        cls,
+        artifact: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        verify: bool = True,
+        probe: bool = True,
+    ) -> Reranker:
+        """Load the artifact in a folder.
+
+        `threads` defaults to the CPUs this process may use. `verify` compares every file with its hash; `probe`
+        scores a known pair and compares its logit. Raises ArtifactError or DeviceError when anything is not right.
+        """
+        path = artifact_folder("default" if artifact is None else artifact)
+        manifest = open_artifact(path, verify=verify)
+        reranker = cls.assemble(path, manifest, choose_device(device, manifest.device), threads)
+        if probe:
+            reranker._check_probe(manifest.probe)
+        return reranker
+
+    @classmethod
+    def assemble(cls, path: Path, manifest: Manifest, device: str, threads: int | None = None) -> Reranker:
+        """Load the files in `path` as `manifest` describes them, without checking them."""
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; a positive number was expected.")
+        if manifest.family != "decoder":
+            raise ArtifactError(f"The artifact is of family {manifest.family!r}; this memrerank runs 'decoder'.")
+        tokenizer = load_plain_tokenizer(path / TOKENIZER)
+        encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
+        return cls(path, manifest, device, encoder, Decoder(open_session(path / GRAPH, threads or available_cpus())))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[DocumentT],
+        *,
+        context: Iterable[Document] | None = None,
+        time: Time | None = None,
+        instruction: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        deadline_ms: float | None = None,
+    ) -> Ranking[DocumentT]:
+        """Rank `documents` by how well they answer `query`, best first.
+
+        `context` holds earlier dialogue turns and `time` is when the question is asked. `top_k` keeps the best hits,
+        `threshold` those with at least that score. Once `deadline_ms` milliseconds have passed, no further document
+        is begun. Raises InputError for what cannot be ranked and ScoringError rather than return a made-up score.
+        """
+        end = None if deadline_ms is None else clock.monotonic() + deadline_ms / 1000
+        self._check_options(top_k, threshold)
+        listed = _as_list(documents, "documents")
+        encoded = self._encode(query, listed, context, time, instruction)
+        logits = self._logits(encoded, end)
+        hits = [
+            Hit(i, float(sigmoid(logits[i])), logits[i], listed[i])
+            for i in sorted(logits, key=lambda i: (-logits[i], i))
+        ]
+        if threshold is not None:
+            hits = [hit for hit in hits if hit.score >= threshold]
+        return Ranking(
+            hits[:top_k],
+            unscored=[i for i in range(len(listed)) if i not in logits],
+            truncated=[i for i, document in enumerate(encoded.documents) if document.truncated],
+        )
+
+    async def arerank(self, query: str, documents: Iterable[DocumentT], **options: Any) -> Ranking[DocumentT]:
+        """`rerank` in a worker thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.rerank, query, documents, **options)
+
+    def score(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        *,
+        context: Iterable[Document] | None = None,
+        time: Time | None = None,
+        instruction: str | None = None,
+        raw: bool = False,
+    ) -> Float:
+        """The score of every document in input order, float32 [documents]: probabilities, or logits with `raw`."""
+        encoded = self._encode(query, _as_list(documents, "documents"), context, time, instruction)
+        by_position = self._logits(encoded, end=None)
+        logits = np.array([by_position[i] for i in range(len(by_position))], np.float32)
+        return logits if raw else sigmoid(logits)
+
+    def encode(
+        self,
+        query: str,
+        document: Document,
+        *,
+        context: Iterable[Document] | None = None,
+        time: Time | None = None,
+        instruction: str | None = None,
+    ) -> list[int]:
+        """The token ids of the whole prompt for one pair, cut to fit as in scoring."""
+        encoded = self._encode(query, [document], context, time, instruction)
+        return encoded.head + encoded.query + encoded.documents[0].ids
+
+    def _encode(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        context: Iterable[Document] | None,
+        time: Time | None,
+        instruction: str | None,
+    ) -> EncodedPrompt:
+        for name, value in (("query", query), ("instruction", instruction or "")):
+            if not isinstance(value, str):
+                raise InputError(f"The {name} is of type {type(value).__name__}; a text was expected.")
+        question = as_memory(Memory(query, time), "the query")
+        turns = [as_memory(turn, f"context turn {i}") for i, turn in enumerate(_as_list(context or (), "context"))]
+        memories = [as_memory(document, f"document {i}") for i, document in enumerate(documents)]
+        return self._encoder.encode(question, memories, turns, instruction)
+
+    def _logits(self, encoded: EncodedPrompt, end: float | None) -> dict[int, float]:
+        """The logit of each document by its position; without those not begun before `end` on the monotonic clock."""
+        self._check_process()
+        if not encoded.documents:
+            return {}
+        past = self._decoder.extend(self._past_of_head(encoded.head), encoded.query)
+        logits: dict[int, float] = {}
+        for batch in equal_length_batches([len(document.ids) for document in encoded.documents], TOKEN_BUDGET):
+            if end is not None and clock.monotonic() >= end:
+                break
+            found = self._decoder.logits(past, [encoded.documents[i].ids for i in batch])
+            logits |= zip(batch, found.tolist(), strict=True)
+        _require_finite(logits)
+        return logits
+
+    def _past_of_head(self, ids: Ids) -> Past:
+        """Keys and values of the fixed start of the prompt, kept for the next call with the same instruction."""
+        kept, past = self._head
+        if kept != ids:
+            past = self._decoder.extend(self._decoder.empty(), ids)
+            self._head = (ids, past)
+        return past
+
+    def _check_options(self, top_k: int | None, threshold: float | None) -> None:
+        if top_k is not None and top_k < 0:
+            raise InputError(f"top_k is {top_k}; a number of hits was expected.")
+        if threshold is None:
+            return
+        if isinstance(threshold, str) or not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold!r}; a probability between 0 and 1 was expected.")
+        if self.manifest.calibration is None and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "This artifact is not calibrated: the threshold compares sigmoid(logit), which is no probability.",
+                stacklevel=3,
+            )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise MemrerankError(
+                "This Reranker was loaded before the process forked, and ONNX Runtime's threads do not survive that. "
+                "Call Reranker.load in the child process."
+            )
+
+    def _check_probe(self, probe: Probe) -> None:
+        logit = float(self.score(probe.query, [probe.document], raw=True)[0])
+        if abs(logit - probe.logit) > probe.tolerance:
+            raise ArtifactError(
+                f"The artifact's known pair scores {logit:.4f} on this machine, and {probe.logit:.4f} (within "
+                f"{probe.tolerance:.4f}) was expected: its files were changed or a kernel computes wrongly here. "
+                "Run memrerank verify; if the files are whole, please report the CPU and the version of ONNX Runtime."
+            )
+
+
+def artifact_folder(artifact: str | os.PathLike[str]) -> Path:
+    """The folder that a caller names; "default" stands for the embedded model."""
+    if artifact == "default":
+        raise ArtifactError(
+            "This version of memrerank carries no embedded model yet; give the folder of an artifact, as "
+            "memrerank-export writes it."
+        )
+    return Path(artifact)
+
+
+def sigmoid(logits: npt.ArrayLike) -> Float:
+    """1 / (1 + exp(-logit)), without overflow, as float32."""
+    x = np.asarray(logits, np.float64)
+    return (0.5 * (1 + np.tanh(0.5 * x))).astype(np.float32)
+
+
+def _require_finite(logits: dict[int, float]) -> None:
+    broken = [i for i, logit in logits.items() if not np.isfinite(logit)]
+    if broken:
+        raise ScoringError(
+            f"The model gave no finite score for documents {broken}; the artifact overflows on them. "
+            "Export it again in a higher precision."
+        )
+
+
+def _as_list(values: Iterable[DocumentT], name: str) -> list[DocumentT]:
+    if isinstance(values, (str, bytes, Mapping, Memory)):
+        raise InputError(f"{name} is a single {type(values).__name__}; a list of them was expected.")
+    try:
+        return list(values)
+    except TypeError as error:
+        raise InputError(f"{name} is of type {type(values).__name__}; a list of documents was expected.") from error

@@ -1,0 +1,57 @@
+"""Opening a graph with ONNX Runtime on a device."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from memrerank.errors import ArtifactError, DeviceError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def choose_device(requested: str, built_for: str) -> str:
+    """The device on which an artifact built for `built_for` runs when the caller asks for `requested`."""
+    if requested not in DEVICES:
+        raise DeviceError(f"device is {requested!r}; one of {', '.join(DEVICES)} was expected.")
+    if built_for != "cpu":
+        raise DeviceError(f"This artifact was built for {built_for}; this memrerank runs artifacts built for cpu.")
+    if requested == "cuda":
+        raise DeviceError("This artifact was built for cpu and does not run on cuda. Load it with device='cpu'.")
+    return "cpu"
+
+
+def open_session(graph: Path, threads: int) -> ort.InferenceSession:
+    """A CPU session of `graph` that computes each run with `threads` threads."""
+    options = session_options(threads)
+    if integer_matmul_saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no common error type
+        raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot open {graph}: {error}") from error
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options for one run at a time on `threads` threads, with memory that does not grow with run shapes."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options
+
+
+def integer_matmul_saturates() -> bool:
+    """Whether this CPU's kernel for uint8 by int8 matrices overflows its 16-bit sums.
+
+    That is so on x86 without VNNI. `session.x64quantprecision` avoids it there, but halves the speed where the
+    sums are right anyway, so the kernel is tried on a small product whose every pair of terms would overflow.
+    """
+    model = files("memrerank").joinpath("saturation.onnx").read_bytes()
+    session = ort.InferenceSession(model, session_options(1), providers=["CPUExecutionProvider"])
+    x = np.full((4, 32), 255, np.uint8)
+    return not np.array_equal(session.run(None, {"x": x})[0], np.full((4, 16), 255 * 127 * 32, np.float32))

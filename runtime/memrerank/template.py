@@ -1,0 +1,68 @@
+"""The prompt as data: pieces with placeholders, special ids, and how times, speakers and turns are shown.
+
+The prompt is head + query + document. Each piece is a list of segments: an int is the id of a special token, a
+str is text whose placeholders are filled before it is encoded in one go. Cutting the prompt into these pieces must
+not change its tokens, so a piece may end only where the tokenizer always splits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from memrerank.memory import Memory, Time
+
+Segment = int | str
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How what surrounds a text is written; `{time}`, `{speaker}` and `{turn}` are filled in."""
+
+    time: str
+    speaker: str
+    turn: str
+    datetime_format: str
+    date_format: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """The pieces of the prompt, the rendering of memories and the instruction used when a call gives none."""
+
+    head: tuple[Segment, ...]
+    query: tuple[Segment, ...]
+    document: tuple[Segment, ...]
+    rendering: Rendering
+    instruction: str
+
+
+def fill(text: str, **values: str) -> str:
+    """`text` with each `{name}` replaced; braces inside the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
+
+
+def render_memory(memory: Memory, rendering: Rendering) -> str:
+    """A memory's time and speaker, where known, at the head of its text."""
+    time = "" if memory.time is None else fill(rendering.time, time=render_time(memory.time, rendering))
+    speaker = "" if memory.speaker is None else fill(rendering.speaker, speaker=memory.speaker)
+    return time + speaker + memory.text
+
+
+def render_query(query: Memory, context: Sequence[Memory], rendering: Rendering) -> str:
+    """The dialogue turns before the question, the time at which it is asked, and the question."""
+    turns = [fill(rendering.turn, turn=render_memory(turn, rendering)) for turn in context]
+    return "".join(turns) + render_memory(query, rendering)
+
+
+def render_time(time: Time, rendering: Rendering) -> str:
+    """A date, a datetime or an ISO 8601 text in the template's format; any other text as it is."""
+    if isinstance(time, str):
+        try:
+            time = date.fromisoformat(time) if len(time) == len("2023-05-08") else datetime.fromisoformat(time)
+        except ValueError:
+            return str(time)
+    form = rendering.datetime_format if isinstance(time, datetime) else rendering.date_format
+    return time.strftime(form)
