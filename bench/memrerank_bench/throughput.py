@@ -91,7 +91,11 @@ def _processor() -> str:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     named = {name.strip(): value.strip() for name, value in fields.items()}
-    vnni = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in named.get("flags", "").split()]
+    vnni = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+        if flag in named.get("flags", "").split()
+    ]
     return f"{named.get('model name', platform.processor())}, {text.count('processor')} CPUs, {' '.join(vnni)}"
 
 

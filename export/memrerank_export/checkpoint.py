@@ -79,7 +79,9 @@ def _shard_names(folder: Path) -> tuple[str, ...]:
     if index.is_file():
         names = sorted(set(read_json(index).get("weight_map", {}).values()))
         if any(Path(name).name != name for name in names):
-            raise CheckpointError(f"{index} names shards outside the checkpoint folder; plain file names were expected.")
+            raise CheckpointError(
+                f"{index} names shards outside the checkpoint folder; plain file names were expected."
+            )
     else:
         names = ["model.safetensors"]
     missing = [name for name in names if not (folder / name).is_file()]

@@ -69,7 +69,11 @@ def _run(options: argparse.Namespace) -> None:
     finally:
         bars.close()
     seconds = time.monotonic() - start
-    print(json.dumps(_as_json(manifest, options.output, seconds)) if options.json else _report(manifest, options.output, seconds))
+    print(
+        json.dumps(_as_json(manifest, options.output, seconds))
+        if options.json
+        else _report(manifest, options.output, seconds)
+    )
 
 
 class ProgressBars:

@@ -89,7 +89,9 @@ def export(checkpoint: Path, output: Path, precision: str, pairs: Sequence[Pair]
     return manifest
 
 
-def _write_artifact(source: Source, folder: Path, precision: str, pairs: Sequence[Pair], progress: Progress) -> Manifest:
+def _write_artifact(
+    source: Source, folder: Path, precision: str, pairs: Sequence[Pair], progress: Progress
+) -> Manifest:
     max_tokens = min(MAX_TOKENS, source.config.max_position_embeddings)
     # Transformations of the weights belong here: Weights -> Weights.
     model = build_graph(source.config, source.weights, max_tokens)
@@ -111,13 +113,16 @@ def _write_artifact(source: Source, folder: Path, precision: str, pairs: Sequenc
 
 def _save(model: ir.Model, folder: Path, progress: Progress) -> None:
     """Write the graph and, tensor by tensor, its weights."""
+
     def on_tensor(_: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         progress("writing", info.index + 1, info.total)
 
     ir.save(model, folder / GRAPH, external_data=WEIGHTS, callback=on_tensor)
 
 
-def _describe(source: Source, folder: Path, precision: str, layers: dict[str, LayerRecord], max_tokens: int) -> Manifest:
+def _describe(
+    source: Source, folder: Path, precision: str, layers: dict[str, LayerRecord], max_tokens: int
+) -> Manifest:
     files = {name: record_file(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
     template = qwen3_template(source.tokenizer)
     return Manifest(
@@ -172,7 +177,9 @@ def _read_tokenizer(path: Path, config: Qwen3Config) -> Tokenizer:
 
 
 def _require_space(folder: Path, model: ir.Model) -> None:
-    needed = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    needed = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ExportError(

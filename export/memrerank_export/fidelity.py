@@ -45,7 +45,12 @@ def built_in_pairs() -> list[Pair]:
 
 
 def measure_fidelity(
-    reranker: Reranker, pairs: Sequence[Pair], checkpoint: Checkpoint, config: Qwen3Config, weights: Weights, progress: Progress
+    reranker: Reranker,
+    pairs: Sequence[Pair],
+    checkpoint: Checkpoint,
+    config: Qwen3Config,
+    weights: Weights,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The fidelity for the manifest: figures against the reference, or null figures and the reason."""
     try:
@@ -76,7 +81,9 @@ def _mean_tau(queries: Sequence[str], expected: Logits, found: Logits) -> float 
     return float(np.mean(known)) if known else None
 
 
-def transformers_reference(checkpoint: Checkpoint, config: Qwen3Config, weights: Weights) -> Callable[[Iterable[int]], float]:
+def transformers_reference(
+    checkpoint: Checkpoint, config: Qwen3Config, weights: Weights
+) -> Callable[[Iterable[int]], float]:
     """The logit of a whole prompt by transformers' own Qwen3Model in float32, with the checkpoint's score vector."""
     try:
         import torch

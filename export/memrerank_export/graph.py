@@ -13,7 +13,7 @@ MICROSOFT = "com.microsoft"
 OPSETS = {"": 23, MICROSOFT: 1}
 IR_VERSION = 11
 
-Attribute = int | float | str | Sequence[int] | ir.DataType
+Attribute = int | float | str | Sequence[int] | ir.DataType | ir.TensorProtocol
 Array = npt.NDArray[np.generic]
 
 

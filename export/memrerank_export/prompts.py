@@ -27,7 +27,14 @@ def qwen3_template(tokenizer: Tokenizer) -> Template:
     """The published prompt, with the ids that `tokenizer` (the checkpoint's own) gives its special tokens."""
     start, end = _special(tokenizer, "<|im_start|>"), _special(tokenizer, "<|im_end|>")
     think, no_think = _special(tokenizer, "<think>"), _special(tokenizer, "</think>")
-    head: tuple[Segment, ...] = (start, f"system\n{SYSTEM}", end, "\n", start, "user\n<Instruct>: {instruction}\n<Query>:")
+    head: tuple[Segment, ...] = (
+        start,
+        f"system\n{SYSTEM}",
+        end,
+        "\n",
+        start,
+        "user\n<Instruct>: {instruction}\n<Query>:",
+    )
     query: tuple[Segment, ...] = (" {query}\n<Document>:",)
     document: tuple[Segment, ...] = (" {document}", end, "\n", start, "assistant\n", think, "\n\n", no_think, "\n\n")
     return Template(head, query, document, RENDERING, INSTRUCTION)

@@ -110,8 +110,8 @@ class Int8Ops:
         """Scale each token of x [batch, tokens, channels] by its largest magnitude and round to 8 bits."""
         largest = self.ops("ReduceMax", self.ops("Abs", x), self.last_axis, keepdims=1)
         largest = self.ops("Max", largest, self.smallest)
-        levels = self.ops("QuantizeLinear", self.ops("Div", x, largest), self.step, self.zero_point)
-        return Tokens8Bit(levels, largest)
+        scaled = self.ops("Mul", x, self.ops("Reciprocal", largest))  # faster than dividing every number
+        return Tokens8Bit(self.ops("QuantizeLinear", scaled, self.step, self.zero_point), largest)
 
     def stored(self, weight: ir.Value, scales: Float) -> tuple[ir.Value, ir.Value]:
         """The initializers of a matrix: its int8 levels, computed when written, and its scales."""

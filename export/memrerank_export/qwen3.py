@@ -1,9 +1,9 @@
 """The Qwen3 reranker as an ONNX graph, in the order in which the model computes.
 
-One graph serves every pass. It reads `input_ids` [batch, tokens] that follow a past of any length (0 at the start
-of the prompt), given per layer as `past_key` and `past_value` [batch, kv_heads, past, head_dim]. It returns the
-`logit` [batch] of the last token and per layer `present_key` and `present_value`: the past with the new tokens
-appended, to be the past of the next run. Nothing is ever padded, so no mask is needed.
+One graph serves every pass. It reads `input_ids` [batch, tokens] whose rows all follow one past of any length (0 at
+the start of the prompt), given per layer as `past_key` and `past_value` [1, kv_heads, past, head_dim]. It returns the
+`logit` [batch] of the last token and per layer the `key` and `value` [batch, kv_heads, tokens, head_dim] of the new
+tokens, to be appended to the past of the next run. Nothing is ever padded, so no mask is needed.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 def build_graph(config: Qwen3Config, weights: Weights, max_tokens: int) -> ir.Model:
     """The float32 graph of the whole reranker for prompts of at most `max_tokens` tokens."""
     ops = Ops()
-    model = Model(ops, config, weights)
     input_ids = graph_input("input_ids", INT64, ["batch", "tokens"])
+    model = Model(ops, config, weights, input_ids)
     past = [_past_inputs(config, i) for i in range(config.num_hidden_layers)]
     rope = rotary_tables(ops, config, max_tokens)
     positions = Positions.of(ops, input_ids, past[0].key)
 
     x = model.embed(input_ids)
     residual: ir.Value | None = None
-    present: list[KeysValues] = []
+    new: list[KeysValues] = []
     for i in range(config.num_hidden_layers):
         last = i == config.num_hidden_layers - 1
         x, residual, keys_values = model.layer(i, x, residual, past[i], rope, positions, last_token_only=last)
-        present.append(keys_values)
+        new.append(keys_values)
     logit = model.score(x, residual)
 
     outputs = [graph_output("logit", logit, FLOAT, ["batch"])]
-    for i, keys_values in enumerate(present):
-        outputs += _present_outputs(config, i, keys_values)
+    for i, keys_values in enumerate(new):
+        outputs += _new_outputs(config, i, keys_values)
     return as_model(ops, [input_ids, *(value for pair in past for value in (pair.key, pair.value))], outputs)
 
 
@@ -89,8 +89,12 @@ def rotary_tables(ops: Ops, config: Qwen3Config, max_tokens: int) -> RotaryTable
 class Model:
     """The parts of the model; each takes values and returns values."""
 
-    def __init__(self, ops: Ops, config: Qwen3Config, weights: Weights) -> None:
+    def __init__(self, ops: Ops, config: Qwen3Config, weights: Weights, input_ids: ir.Value) -> None:
         self.ops, self.config, self.weights = ops, config, weights
+        batch = ops("Shape", input_ids, start=0, end=1)
+        self.first_rows = ops("ConstantOfShape", batch, value=ir.tensor(np.array([0], np.int64)))
+        self.token_axis = ops.constant("token_axis", np.array([2], np.int64))
+        self.no_end = ops.constant("no_end", np.array([np.iinfo(np.int64).max], np.int64))
         self.last_index = ops.constant("last_index", np.array([-1], np.int64))
         self.by_head = ops.constant("by_head", np.array([0, 0, -1, config.head_dim], np.int64))
         self.flat_heads = ops.constant("flat_heads", np.array([0, 0, -1], np.int64))
@@ -112,22 +116,29 @@ class Model:
         *,
         last_token_only: bool,
     ) -> tuple[ir.Value, ir.Value, KeysValues]:
-        """One decoder layer; returns what it adds, the residual stream it adds to, and all keys and values.
+        """One decoder layer; returns what it adds, the residual stream it adds to, and the new keys and values.
 
         The last layer is read at the last token alone, so everything but its keys and values is computed there only.
         """
         layer = f"model.layers.{index}"
         x, residual = self.add_and_norm(f"{layer}.input_layernorm.weight", x, residual)
-        x, present = self.attention(f"{layer}.self_attn", x, past, rope, positions, last_token_only=last_token_only)
+        x, new = self.attention(f"{layer}.self_attn", x, past, rope, positions, last_token_only=last_token_only)
         if last_token_only:
             residual = self.last_token(residual)
         x, residual = self.add_and_norm(f"{layer}.post_attention_layernorm.weight", x, residual)
-        return self.mlp(f"{layer}.mlp", x), residual, present
+        return self.mlp(f"{layer}.mlp", x), residual, new
 
     def attention(
-        self, name: str, x: ir.Value, past: KeysValues, rope: RotaryTables, positions: Positions, *, last_token_only: bool
+        self,
+        name: str,
+        x: ir.Value,
+        past: KeysValues,
+        rope: RotaryTables,
+        positions: Positions,
+        *,
+        last_token_only: bool,
     ) -> tuple[ir.Value, KeysValues]:
-        """Grouped-query attention over the past and the run's own tokens; also the keys and values of both.
+        """Grouped-query attention over the past and the run's own tokens; also the keys and values of the latter.
 
         A lone last token sees every key, so it needs no causal mask.
         """
@@ -137,12 +148,14 @@ class Model:
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         q = self.rotate(q, heads, rope, positions.last if last_token_only else positions.first)
         k = self.rotate(k, kv_heads, rope, positions.first)
+        past_key, past_value = (self.ops("Gather", x, self.first_rows, axis=0) for x in (past.key, past.value))
         y, keys, values = self.ops.multi(
-            "Attention", 3, q, k, v, None, past.key, past.value,
+            "Attention", 3, q, k, v, None, past_key, past_value,
             q_num_heads=heads, kv_num_heads=kv_heads, is_causal=0 if last_token_only else 1,
         )  # fmt: skip
         output = f"{name}.o_proj.weight"
-        return self.linear(output, [output], y)[0], KeysValues(keys, values)
+        new = KeysValues(self.after(keys, positions.first), self.after(values, positions.first))
+        return self.linear(output, [output], y)[0], new
 
     def queries_keys_values(self, name: str, x: ir.Value, *, last_token_only: bool) -> Sequence[ir.Value]:
         """The three projections of x as one matmul, or as two where only the last token has a query."""
@@ -183,12 +196,8 @@ class Model:
     def add_and_norm(self, name: str, x: ir.Value, residual: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """RMSNorm of x + residual, and that sum."""
         weight, epsilon = self.vector(name), self.config.rms_norm_eps
-        if residual is None:
-            return self.ops("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=epsilon), x
-        normed, _, _, total = self.ops.multi(
-            "SkipSimplifiedLayerNormalization", 4, x, residual, weight, domain=MICROSOFT, epsilon=epsilon
-        )
-        return normed, total
+        total = x if residual is None else self.ops("Add", x, residual)
+        return self.ops("SimplifiedLayerNormalization", total, weight, axis=-1, epsilon=epsilon), total
 
     def head_norm(self, name: str, x: ir.Value) -> ir.Value:
         """RMSNorm of every head on its own, of x [batch, tokens, heads * head_dim]."""
@@ -203,6 +212,13 @@ class Model:
             "RotaryEmbedding", x, position, rope.cos, rope.sin, domain=MICROSOFT, num_heads=heads, interleaved=0
         )
 
+    def after(self, x: ir.Value, position: ir.Value) -> ir.Value:
+        """The tokens from `position` on, of x [batch, heads, tokens, head_dim].
+
+        This also frees the whole of x early: graph outputs stay in memory until a run ends.
+        """
+        return self.ops("Slice", x, position, self.no_end, self.token_axis)
+
     def last_token(self, x: ir.Value) -> ir.Value:
         """The last token of every row, [batch, 1, hidden]."""
         return self.ops("Gather", x, self.last_index, axis=1)
@@ -214,15 +230,13 @@ class Model:
 
 
 def _past_inputs(config: Qwen3Config, index: int) -> KeysValues:
-    shape = ["batch", config.num_key_value_heads, "past", config.head_dim]
-    return KeysValues(
-        graph_input(f"past_key.{index}", FLOAT, shape), graph_input(f"past_value.{index}", FLOAT, shape)
-    )
+    shape = [1, config.num_key_value_heads, "past", config.head_dim]
+    return KeysValues(graph_input(f"past_key.{index}", FLOAT, shape), graph_input(f"past_value.{index}", FLOAT, shape))
 
 
-def _present_outputs(config: Qwen3Config, index: int, present: KeysValues) -> list[ir.Value]:
-    shape = ["batch", config.num_key_value_heads, "total", config.head_dim]
+def _new_outputs(config: Qwen3Config, index: int, new: KeysValues) -> list[ir.Value]:
+    shape = ["batch", config.num_key_value_heads, "tokens", config.head_dim]
     return [
-        graph_output(f"present_key.{index}", present.key, FLOAT, shape),
-        graph_output(f"present_value.{index}", present.value, FLOAT, shape),
+        graph_output(f"key.{index}", new.key, FLOAT, shape),
+        graph_output(f"value.{index}", new.value, FLOAT, shape),
     ]

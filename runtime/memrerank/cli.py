@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from memrerank.artifact import open_artifact
 from memrerank.errors import InputError, MemrerankError
 from memrerank.manifest import Manifest, read_manifest
-from memrerank.memory import Document, Memory, as_memory
+from memrerank.memory import Document, as_memory
 from memrerank.ranking import Hit, Ranking
 from memrerank.reranker import Reranker, artifact_folder
 from memrerank.template import render_memory

@@ -17,10 +17,9 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Past:
-    """Keys and values of the `tokens` so far: an array [1, kv_heads, tokens, head_dim] per graph input."""
+    """Keys and values of the tokens so far: an array [1, kv_heads, tokens, head_dim] per graph input."""
 
     arrays: Mapping[str, Float]
-    tokens: int
 
 
 class Decoder:
@@ -29,20 +28,23 @@ class Decoder:
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
         self._past_shapes = {value.name: value.shape for value in session.get_inputs() if value.name != "input_ids"}
-        self._present_names = [name.replace("past_", "present_") for name in self._past_shapes]
+        self._new_names = [name.removeprefix("past_") for name in self._past_shapes]
 
     def empty(self) -> Past:
         """The past of the first token."""
-        return Past(
-            {name: np.empty((1, heads, 0, size), np.float32) for name, (_, heads, _, size) in self._past_shapes.items()},
-            tokens=0,
-        )
+        shapes = self._past_shapes.items()
+        return Past({name: np.empty((1, heads, 0, size), np.float32) for name, (_, heads, _, size) in shapes})
 
     def extend(self, past: Past, ids: Sequence[int]) -> Past:
         """The past after `ids` as well."""
         for chunk in _chunks(ids):
-            arrays = self._session.run(self._present_names, {"input_ids": np.array([chunk], np.int64), **past.arrays})
-            past = Past(dict(zip(self._past_shapes, arrays, strict=True)), past.tokens + len(chunk))
+            new = self._session.run(self._new_names, {"input_ids": np.array([chunk], np.int64), **past.arrays})
+            past = Past(
+                {
+                    name: np.concatenate([array, appended], axis=2)
+                    for (name, array), appended in zip(past.arrays.items(), new, strict=True)
+                }
+            )
         return past
 
     def logits(self, past: Past, rows: Sequence[Sequence[int]]) -> Float:
@@ -54,11 +56,8 @@ class Decoder:
             *chunks, last = _chunks(rows[0])
             for chunk in chunks:
                 past = self.extend(past, chunk)
-            return self._run(past.arrays, [last])
-        return self._run({name: np.repeat(array, len(rows), axis=0) for name, array in past.arrays.items()}, rows)
-
-    def _run(self, past: Mapping[str, Float], rows: Sequence[Sequence[int]]) -> Float:
-        logits: Float = self._session.run(["logit"], {"input_ids": np.array(rows, np.int64), **past})[0]
+            rows = [last]
+        logits: Float = self._session.run(["logit"], {"input_ids": np.array(rows, np.int64), **past.arrays})[0]
         return logits
 
 

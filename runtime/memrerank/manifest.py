@@ -169,7 +169,9 @@ def _parse_probe(content: Mapping[str, Any]) -> Probe:
 
 def _no_calibration(content: object) -> None:
     if content is not None:
-        raise ArtifactError("This artifact is calibrated in a way that this memrerank does not know; install a newer one.")
+        raise ArtifactError(
+            "This artifact is calibrated in a way that this memrerank does not know; install a newer one."
+        )
 
 
 def _typed(value: Any, kind: type[T]) -> T:

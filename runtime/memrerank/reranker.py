@@ -7,6 +7,7 @@ import os
 import time as clock
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,16 +29,20 @@ from memrerank.tokenization import load_plain_tokenizer
 DocumentT = TypeVar("DocumentT", bound=Document)
 Float = npt.NDArray[np.float32]
 
-TOKEN_BUDGET = 64
+TOKEN_BUDGET = 96
+"""Most tokens of a run of several documents: enough to use the matrix kernels well, few enough to need little memory."""
 
 
 class Reranker:
     """Scores how well documents answer a query. Made by `Reranker.load`; safe to call from several threads."""
 
-    def __init__(self, path: Path, manifest: Manifest, device: str, encoder: PromptEncoder, decoder: Decoder) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, device: str, threads: int, encoder: PromptEncoder, decoder: Decoder
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.device = device
+        self._threads = threads
         self._encoder = encoder
         self._decoder = decoder
         self._head: tuple[Ids, Past] = ([], decoder.empty())
@@ -75,7 +80,8 @@ class Reranker:
             raise ArtifactError(f"The artifact is of family {manifest.family!r}; this memrerank runs 'decoder'.")
         tokenizer = load_plain_tokenizer(path / TOKENIZER)
         encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
-        return cls(path, manifest, device, encoder, Decoder(open_session(path / GRAPH, threads or available_cpus())))
+        decoder = Decoder(open_session(path / GRAPH))
+        return cls(path, manifest, device, threads or available_cpus(), encoder, decoder)
 
     def rerank(
         self,
@@ -167,12 +173,16 @@ class Reranker:
         if not encoded.documents:
             return {}
         past = self._decoder.extend(self._past_of_head(encoded.head), encoded.query)
-        logits: dict[int, float] = {}
-        for batch in equal_length_batches([len(document.ids) for document in encoded.documents], TOKEN_BUDGET):
+
+        def run(batch: list[int]) -> dict[int, float]:
             if end is not None and clock.monotonic() >= end:
-                break
+                return {}
             found = self._decoder.logits(past, [encoded.documents[i].ids for i in batch])
-            logits |= zip(batch, found.tolist(), strict=True)
+            return dict(zip(batch, found.tolist(), strict=True))
+
+        batches = equal_length_batches([len(document.ids) for document in encoded.documents], TOKEN_BUDGET)
+        with ThreadPoolExecutor(self._threads) as pool:
+            logits = {i: logit for found in pool.map(run, batches) for i, logit in found.items()}
         _require_finite(logits)
         return logits
 

@@ -24,9 +24,9 @@ def choose_device(requested: str, built_for: str) -> str:
     return "cpu"
 
 
-def open_session(graph: Path, threads: int) -> ort.InferenceSession:
-    """A CPU session of `graph` that computes each run with `threads` threads."""
-    options = session_options(threads)
+def open_session(graph: Path) -> ort.InferenceSession:
+    """A CPU session of `graph` whose runs each take the thread that calls them: documents are scored side by side."""
+    options = session_options(1)
     if integer_matmul_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
@@ -36,11 +36,16 @@ def open_session(graph: Path, threads: int) -> ort.InferenceSession:
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """Options for one run at a time on `threads` threads, with memory that does not grow with run shapes."""
+    """Options for runs of `threads` threads that need little memory.
+
+    No memory plan is kept per shape of input, and nodes run in the graph's own order, in which values are used up
+    soon; the default order leaves those that outputs are made of to the end.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.log_severity_level = 3
     return options
 
