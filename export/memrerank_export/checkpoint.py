@@ -41,7 +41,8 @@ class Checkpoint:
     def read_row(self, name: str, row: int) -> Array:
         """One row of the matrix `name` as float32."""
         with safe_open(self.folder / self.file_of[name], framework="numpy") as shard:
-            return _finite(name, shard.get_slice(name)[row : row + 1])[0]
+            rows = _finite(name, shard.get_slice(name)[row : row + 1])
+        return rows.reshape(-1)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -110,7 +111,7 @@ def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _finite(name: str, stored: npt.NDArray[np.generic]) -> Array:
-    tensor = stored.astype(np.float32)
+    tensor: Array = stored.astype(np.float32)
     if not np.isfinite(tensor).all():
         raise CheckpointError(f"Tensor {name} holds NaN or infinity; finite weights were expected.")
     return tensor

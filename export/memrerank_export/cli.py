@@ -77,19 +77,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 class ProgressBars:
-    """A bar on standard error for each stage of the work, one after the other."""
+    """A bar for each stage of the work, one after the other, where standard error is a terminal."""
 
     def __init__(self) -> None:
+        self._stage = ""
         self._bar: tqdm[None] | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of `stage` are done."""
         from tqdm import tqdm
 
-        if self._bar is None or self._bar.desc != stage:
+        if self._bar is None or self._stage != stage:
             self.close()
-            self._bar = tqdm(total=total, file=sys.stderr)
-            self._bar.desc = stage
+            self._stage, self._bar = stage, tqdm(total=total, desc=stage, disable=None)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

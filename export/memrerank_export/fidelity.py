@@ -53,15 +53,18 @@ def measure_fidelity(
     progress: Progress,
 ) -> dict[str, Any]:
     """The fidelity for the manifest: figures against the reference, or null figures and the reason."""
+    progress("loading the reference", 0, 1)
     try:
         reference = transformers_reference(checkpoint, config, weights)
     except NoReferenceError as error:
         return {"reference": None, "reason": str(error)}
+    progress("loading the reference", 1, 1)
     expected, found = [], []
     for done, pair in enumerate(pairs, start=1):
-        options = {"context": pair.context, "time": pair.time}
-        expected.append(reference(reranker.encode(pair.query, pair.document, **options)))
-        found.append(float(reranker.score(pair.query, [pair.document], raw=True, **options)[0]))
+        ids = reranker.encode(pair.query, pair.document, context=pair.context, time=pair.time)
+        [logit] = reranker.score(pair.query, [pair.document], context=pair.context, time=pair.time, raw=True)
+        expected.append(reference(ids))
+        found.append(logit)
         progress("comparing with the reference", done, len(pairs))
     return asdict(compare(_reference_name(), [pair.query for pair in pairs], np.array(expected), np.array(found)))
 
@@ -100,7 +103,7 @@ def transformers_reference(
         )
     model_config = ModelConfig.from_pretrained(checkpoint.folder)
     model_config.rope_theta = config.rope_theta  # transformers 4 does not read it from rope_parameters
-    model = Qwen3Model.from_pretrained(checkpoint.folder, config=model_config, dtype=torch.float32).eval()
+    model = Qwen3Model.from_pretrained(checkpoint.folder, config=model_config, dtype=torch.float32)
     vector = torch.from_numpy(weights["score.weight"].read())
 
     def logit(ids: Iterable[int]) -> float:

@@ -14,7 +14,8 @@ OPSETS = {"": 23, MICROSOFT: 1}
 IR_VERSION = 11
 
 Attribute = int | float | str | Sequence[int] | ir.DataType | ir.TensorProtocol
-Array = npt.NDArray[np.generic]
+Shape = Sequence[int | str]
+Array = npt.NDArray[np.generic] | np.generic
 
 
 class Ops:
@@ -56,12 +57,12 @@ class Ops:
         return self._tape.initializers
 
 
-def graph_input(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+def graph_input(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
     """A graph input; dimensions with a name are free."""
     return ir.val(name, dtype=dtype, shape=ir.Shape(shape))
 
 
-def graph_output(name: str, value: ir.Value, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+def graph_output(name: str, value: ir.Value, dtype: ir.DataType, shape: Shape) -> ir.Value:
     """`value` under the public name of a graph output."""
     value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
     return value

@@ -52,10 +52,7 @@ def quantize(model: ir.Model, plan: Plan, on_matrix: Callable[[int, int], None])
     found = list(matrices(model))
     for done, (node, weight) in enumerate(found, start=1):
         name = str(weight.name)
-        if plan[name] == "int8":
-            error = shared.replace(model.graph, node, weight)
-        else:
-            error = 0.0
+        error = shared.replace(model.graph, node, weight) if plan[name] == "int8" else 0.0
         records[name] = LayerRecord(plan[name], _shape(weight), error)
         on_matrix(done, len(found))
     for initializer in shared.ops.initializers:

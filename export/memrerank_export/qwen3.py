@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from memrerank_export.config import Qwen3Config
-from memrerank_export.graph import MICROSOFT, Ops, as_model, graph_input, graph_output
+from memrerank_export.graph import MICROSOFT, Ops, Shape, as_model, graph_input, graph_output
 from memrerank_export.weights import Weights
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
@@ -230,12 +230,12 @@ class Model:
 
 
 def _past_inputs(config: Qwen3Config, index: int) -> KeysValues:
-    shape = [1, config.num_key_value_heads, "past", config.head_dim]
+    shape: Shape = [1, config.num_key_value_heads, "past", config.head_dim]
     return KeysValues(graph_input(f"past_key.{index}", FLOAT, shape), graph_input(f"past_value.{index}", FLOAT, shape))
 
 
 def _new_outputs(config: Qwen3Config, index: int, new: KeysValues) -> list[ir.Value]:
-    shape = ["batch", config.num_key_value_heads, "tokens", config.head_dim]
+    shape: Shape = ["batch", config.num_key_value_heads, "tokens", config.head_dim]
     return [
         graph_output(f"key.{index}", new.key, FLOAT, shape),
         graph_output(f"value.{index}", new.value, FLOAT, shape),

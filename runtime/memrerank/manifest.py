@@ -112,6 +112,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = _parse(content)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error!r}); export the artifact again.") from error
+    if content["calibration"] is not None:
+        raise ArtifactError(f"{path} has a calibration, which this memrerank does not apply; install a newer one.")
     if compute_model_id(manifest.files, manifest.template) != manifest.model_id:
         raise ArtifactError(
             f"{path} was changed: its files and template do not give its model id. Export the artifact again."
@@ -137,7 +139,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         files={
             name: FileRecord(_typed(r["size"], int), _typed(r["sha256"], str)) for name, r in content["files"].items()
         },
-        calibration=_no_calibration(content["calibration"]),
+        calibration=None,
         fidelity=_typed(content["fidelity"], dict),
         source=_typed(content["source"], dict),
     )
@@ -165,13 +167,6 @@ def _parse_probe(content: Mapping[str, Any]) -> Probe:
         float(content["logit"]),
         float(content["tolerance"]),
     )
-
-
-def _no_calibration(content: object) -> None:
-    if content is not None:
-        raise ArtifactError(
-            "This artifact is calibrated in a way that this memrerank does not know; install a newer one."
-        )
 
 
 def _typed(value: Any, kind: type[T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from types import NoneType
 from typing import Any
 
 from memrerank.errors import InputError
@@ -34,15 +35,20 @@ def as_memory(document: object, what: str) -> Memory:
     """`document` as a Memory with checked types; `what` names it in errors, such as "Document 3"."""
     if isinstance(document, str):
         return Memory(document)
+    parts: dict[str, Any]
     if isinstance(document, Mapping):
-        document = Memory(document.get("text"), document.get("time"), document.get("speaker"))  # type: ignore[arg-type]
-    if not isinstance(document, Memory):
+        parts = {name: document.get(name) for name in ("text", "time", "speaker")}
+    elif isinstance(document, Memory):
+        parts = {"text": document.text, "time": document.time, "speaker": document.speaker}
+    else:
         raise InputError(
             f"{what} is of type {type(document).__name__}; a text, a Memory or a mapping with a 'text' was expected."
         )
-    for name, kinds in (("text", str), ("time", (str, date, type(None))), ("speaker", (str, type(None)))):
-        value = getattr(document, name)
-        if not isinstance(value, kinds):  # type: ignore[arg-type]
+    for name, value in parts.items():
+        if not isinstance(value, _KINDS[name]):
             expected = "an ISO 8601 text or a datetime" if name == "time" else "a text"
             raise InputError(f"The {name} of {what} is of type {type(value).__name__}; {expected} was expected.")
-    return document
+    return Memory(parts["text"], parts["time"], parts["speaker"])
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"text": (str,), "time": (str, date, NoneType), "speaker": (str, NoneType)}

@@ -30,7 +30,7 @@ DocumentT = TypeVar("DocumentT", bound=Document)
 Float = npt.NDArray[np.float32]
 
 TOKEN_BUDGET = 96
-"""Most tokens of a run of several documents: enough to use the matrix kernels well, few enough to need little memory."""
+"""Most tokens of a run of several documents: enough for the matrix kernels, few enough to need little memory."""
 
 
 class Reranker:
@@ -120,7 +120,7 @@ class Reranker:
 
     async def arerank(self, query: str, documents: Iterable[DocumentT], **options: Any) -> Ranking[DocumentT]:
         """`rerank` in a worker thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.rerank, query, documents, **options)
+        return await asyncio.to_thread(lambda: self.rerank(query, documents, **options))
 
     def score(
         self,
