@@ -1,8 +1,12 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from checkpoints import make_checkpoint, tokenizer_json_bytes
+from memrerank_export.export import export
+from memrerank_export.fidelity import built_in_pairs
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,27 @@ def tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint of the default shape; not to be written to."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def int8_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` as an int8 artifact; not to be written to."""
+    return exported(tiny_checkpoint, tmp_path_factory.mktemp("int8") / "artifact", "int8")
+
+
+@pytest.fixture(scope="session")
+def fp32_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` as an fp32 artifact; not to be written to."""
+    return exported(tiny_checkpoint, tmp_path_factory.mktemp("fp32") / "artifact", "fp32")
+
+
+@pytest.fixture
+def artifact(int8_artifact: Path, tmp_path: Path) -> Path:
+    """A copy of the int8 artifact to spoil. Its files are hard links: replace them, never write into them."""
+    return Path(shutil.copytree(int8_artifact, tmp_path / "artifact", copy_function=os.link))
+
+
+def exported(checkpoint: Path, output: Path, precision: str) -> Path:
+    """The artifact of `checkpoint`, with a fidelity measured on a few pairs."""
+    export(checkpoint, output, precision, built_in_pairs()[:4], lambda stage, done, total: None)
+    return output

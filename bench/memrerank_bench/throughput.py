@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[measurement] = _in_fresh_process(measurement, checkpoint, artifact)
         rounds.append(found)
     result = summarize(rounds)
-    print(json.dumps(result["summary"], indent=1))
+    print(table(result))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=1) + "\n")
@@ -55,6 +55,24 @@ def summarize(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "summary": {name: statistics.median(ratio[name] for ratio in ratios) for name in ratios[0]},
         "rounds": rounds,
     }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The summary as a Markdown table."""
+    found = result["summary"]
+    rows = {
+        "documents a second": f"{found['documents_per_second']:.1f}",
+        "against transformers float32": f"{found['times_transformers_float32']:.1f} times",
+        "against transformers bfloat16": f"{found['times_transformers_bfloat16']:.1f} times",
+        "tokens a second, the shared prefix counted once": f"{found['tokens_per_second']:.0f}",
+        "share of what the linear layers alone allow at the machine's int8 matmul rate": (
+            f"{found['share_of_ceiling']:.0%} of {found['tokens_per_second_at_ceiling']:.0f} tokens a second"
+        ),
+        "resident memory while scoring, against the artifact's size on disk": f"{found['resident_to_artifact']:.2f}",
+        "seconds to load without checking hashes": f"{found['load_seconds']:.2f}",
+        "seconds to load": f"{found['load_seconds_with_hashes']:.2f}",
+    }
+    return "\n".join(["| int8 | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def _ratios(found: dict[str, Any]) -> dict[str, float]:

@@ -38,14 +38,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn the checkpoint of a Qwen3 reranker (Qwen3-Reranker, MemReranker) into an artifact that "
         "memrerank runs with ONNX Runtime. Prints the size, the error of the weights and the fidelity of the scores.",
     )
-    parser.add_argument("checkpoint", type=Path, help="folder with config.json, *.safetensors and tokenizer.json")
-    parser.add_argument("output", type=Path, help="folder to write; it must not exist")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, *.safetensors and tokenizer.json"
+    )
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder to write; it must not exist")
     parser.add_argument(
         "--precision",
         choices=("fp32", "int8"),
         default="int8",
         help="int8 (default): 8-bit weights and activations; fp32: as the checkpoint",
     )
+    parser.add_argument("--device", choices=("cpu",), default="cpu", help="the device that the artifact will run on")
     parser.add_argument(
         "--pairs",
         type=Path,

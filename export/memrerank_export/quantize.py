@@ -77,6 +77,7 @@ class Int8Ops:
         self.step = ops.constant("int8.step", np.float32(1 / LEVELS))
         self.zero_point = ops.constant("int8.zero_point", np.uint8(ZERO_POINT))
         self.smallest = ops.constant("int8.smallest", SMALLEST_SCALE)
+        self.quantized: dict[ir.Value, Tokens8Bit] = {}
 
     def replace(self, graph: ir.Graph, node: ir.Node, weight: ir.Value) -> float:
         """Put int8 nodes in the place of `node`; the relative error of the weight is returned."""
@@ -91,7 +92,7 @@ class Int8Ops:
 
     def linear(self, node: ir.Node, weight: ir.Value, scales: Float) -> ir.Value:
         """x W, with W [in, out] in 8 bits and one scale per output channel."""
-        x = self.quantize_tokens(_input(node, 0))
+        x = self.tokens(_input(node, 0))
         levels, scale = self.stored(weight, scales)
         y = self.ops("MatMulIntegerToFloat", x.levels, levels, self.step, scale, self.zero_point, domain=MICROSOFT)
         return self.ops("Mul", y, x.largest)
@@ -102,6 +103,12 @@ class Int8Ops:
         levels, scale = self.stored(weight, scales)
         rows = self.ops("Cast", self.ops("Gather", levels, ids), to=ir.DataType.FLOAT)
         return self.ops("Mul", rows, self.ops("Gather", scale, ids))
+
+    def tokens(self, x: ir.Value) -> Tokens8Bit:
+        """x in 8 bits, quantized once for all the layers that read it."""
+        if x not in self.quantized:
+            self.quantized[x] = self.quantize_tokens(x)
+        return self.quantized[x]
 
     def quantize_tokens(self, x: ir.Value) -> Tokens8Bit:
         """Scale each token of x [batch, tokens, channels] by its largest magnitude and round to 8 bits."""

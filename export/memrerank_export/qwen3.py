@@ -8,11 +8,9 @@ tokens, to be appended to the past of the next run. Nothing is ever padded, so n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from memrerank_export.config import Qwen3Config
@@ -142,9 +140,10 @@ class Model:
 
         A lone last token sees every key, so it needs no causal mask.
         """
-        q, k, v = self.queries_keys_values(name, x, last_token_only=last_token_only)
-        q = self.head_norm(f"{name}.q_norm.weight", q)
-        k = self.head_norm(f"{name}.k_norm.weight", k)
+        queried = self.last_token(x) if last_token_only else x
+        q = self.head_norm(f"{name}.q_norm.weight", self.linear(f"{name}.q_proj.weight", queried))
+        k = self.head_norm(f"{name}.k_norm.weight", self.linear(f"{name}.k_proj.weight", x))
+        v = self.linear(f"{name}.v_proj.weight", x)
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         q = self.rotate(q, heads, rope, positions.last if last_token_only else positions.first)
         k = self.rotate(k, kv_heads, rope, positions.first)
@@ -153,24 +152,14 @@ class Model:
             "Attention", 3, q, k, v, None, past_key, past_value,
             q_num_heads=heads, kv_num_heads=kv_heads, is_causal=0 if last_token_only else 1,
         )  # fmt: skip
-        output = f"{name}.o_proj.weight"
         new = KeysValues(self.after(keys, positions.first), self.after(values, positions.first))
-        return self.linear(output, [output], y)[0], new
-
-    def queries_keys_values(self, name: str, x: ir.Value, *, last_token_only: bool) -> Sequence[ir.Value]:
-        """The three projections of x as one matmul, or as two where only the last token has a query."""
-        q, k, v = (f"{name}.{part}_proj.weight" for part in "qkv")
-        if not last_token_only:
-            return self.linear(f"{name}.qkv_proj.weight", [q, k, v], x)
-        keys, values = self.linear(f"{name}.kv_proj.weight", [k, v], x)
-        return *self.linear(q, [q], self.last_token(x)), keys, values
+        return self.linear(f"{name}.o_proj.weight", y), new
 
     def mlp(self, name: str, x: ir.Value) -> ir.Value:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
-        gate, up = self.linear(f"{name}.gate_up_proj.weight", [f"{name}.gate_proj.weight", f"{name}.up_proj.weight"], x)
-        silu = self.ops("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
-        down = f"{name}.down_proj.weight"
-        return self.linear(down, [down], self.ops("Mul", silu, up))[0]
+        gate = self.ops("QuickGelu", self.linear(f"{name}.gate_proj.weight", x), domain=MICROSOFT, alpha=1.0)
+        up = self.linear(f"{name}.up_proj.weight", x)
+        return self.linear(f"{name}.down_proj.weight", self.ops("Mul", gate, up))
 
     def score(self, x: ir.Value, residual: ir.Value | None) -> ir.Value:
         """The logit of the last token, [batch]: its normed state times the score vector."""
@@ -179,19 +168,11 @@ class Model:
         axes = self.ops.constant("token_and_hidden", np.array([1, 2], np.int64))
         return self.ops("ReduceSum", weighted, axes, keepdims=0)
 
-    def linear(self, name: str, parts: Sequence[str], x: ir.Value) -> Sequence[ir.Value]:
-        """x W' for several of the checkpoint's matrices W [out, in], computed as one matmul and split again."""
-        weights = [self.weights[part] for part in parts]
-        rows = [weight.shape[0] for weight in weights]
-
-        def read() -> npt.NDArray[np.float32]:
-            return np.concatenate([weight.read() for weight in weights]).T
-
-        y = self.ops("MatMul", x, self.ops.lazy(name, (weights[0].shape[1], sum(rows)), FLOAT, read))
-        if len(rows) == 1:
-            return [y]
-        sizes = self.ops.constant(f"{name}.rows", np.array(rows, np.int64))
-        return self.ops.multi("Split", len(rows), y, sizes, axis=-1)
+    def linear(self, name: str, x: ir.Value) -> ir.Value:
+        """x W', with the checkpoint's W [out, in] stored as [in, out]."""
+        weight = self.weights[name]
+        rows, columns = weight.shape
+        return self.ops("MatMul", x, self.ops.lazy(name, (columns, rows), FLOAT, lambda: weight.read().T))
 
     def add_and_norm(self, name: str, x: ir.Value, residual: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """RMSNorm of x + residual, and that sum."""
