@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes  # noqa: F401  (registers bfloat16, which numpy lacks, for safetensors)
 import numpy as np
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from memrerank_export.errors import CheckpointError
 
 Array = npt.NDArray[np.float32]
+
+JsonT = TypeVar("JsonT", dict[str, Any], list[Any])
 
 _FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 
@@ -51,7 +53,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} is not a folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json)."
         )
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", dict)
     files = _shard_names(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     file_of: dict[str, str] = {}
@@ -61,16 +63,16 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, files, shapes, file_of)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`."""
+def read_json(path: Path, kind: type[JsonT]) -> JsonT:
+    """The JSON value of type `kind` in `path`."""
     if not path.is_file():
         raise CheckpointError(f"{path.name} is missing from {path.parent}; a complete checkpoint folder has one.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; an object was expected.")
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; a {kind.__name__} was expected.")
     return content
 
 
@@ -78,7 +80,7 @@ def _shard_names(folder: Path) -> tuple[str, ...]:
     """The safetensors files of the checkpoint: those the index names, or the single one."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        names = sorted(set(read_json(index, dict).get("weight_map", {}).values()))
         if any(Path(name).name != name for name in names):
             raise CheckpointError(
                 f"{index} names shards outside the checkpoint folder; plain file names were expected."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -121,8 +120,9 @@ def _reference_name() -> str:
 
 
 def _free_memory() -> int | None:
-    """Bytes of memory that can be taken without swapping, where the system tells."""
+    """Bytes of memory that can be taken without swapping, where the system tells (Linux)."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
         return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)

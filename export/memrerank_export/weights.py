@@ -69,12 +69,13 @@ def find_score_tokens(checkpoint: Checkpoint, token_id: Callable[[str], int | No
 
 
 def _logit_score_config(checkpoint: Checkpoint) -> dict[str, object] | None:
-    modules = checkpoint.folder / "modules.json"
-    if not modules.is_file():
+    path = checkpoint.folder / "modules.json"
+    if not path.is_file():
         return None
-    for module in json.loads(modules.read_text(encoding="utf-8")):
-        if str(module.get("type", "")).rpartition(".")[2] == "LogitScore":
-            return read_json(checkpoint.folder / str(module["path"]) / "config.json")
+    modules = read_json(path, list)
+    for module in modules:
+        if isinstance(module, dict) and str(module.get("type", "")).rpartition(".")[2] == "LogitScore":
+            return read_json(checkpoint.folder / str(module.get("path", "")) / "config.json", dict)
     return None
 
 

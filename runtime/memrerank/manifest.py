@@ -109,10 +109,10 @@ def read_manifest(folder: Path) -> Manifest:
             "Export the artifact again, or install the memrerank that made it."
         )
     try:
-        manifest = _parse(content)
+        manifest, calibration = _parse(content), content["calibration"]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error!r}); export the artifact again.") from error
-    if content["calibration"] is not None:
+    if calibration is not None:
         raise ArtifactError(f"{path} has a calibration, which this memrerank does not apply; install a newer one.")
     if compute_model_id(manifest.files, manifest.template) != manifest.model_id:
         raise ArtifactError(
