@@ -3,10 +3,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from checkpoints import make_checkpoint, tokenizer_json_bytes
 from memrerank_export.export import export
 from memrerank_export.fidelity import built_in_pairs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Tiny models gain nothing from more, and threads that wait for each other are slow on shared CPUs."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -80,7 +82,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("artifact", ["default", None])
 def test_the_default_says_that_there_is_no_embedded_model_yet(artifact: str | None) -> None:
-    with pytest.raises(ArtifactError, match="no embedded model yet.*memrerank-export"):
+    with pytest.raises(ArtifactError, match=r"no embedded model yet.*memrerank-export"):
         Reranker.load(artifact)
 
 
@@ -94,7 +96,7 @@ def test_a_manifest_that_is_no_json_is_refused(artifact: Path, content: bytes) -
 @pytest.mark.parametrize("version", [None, 0, 2, "1", [1]])
 def test_another_format_version_is_refused(artifact: Path, version: Any) -> None:
     edit(artifact, lambda manifest: manifest.update(format_version=version))
-    with pytest.raises(ArtifactError, match="format version .*reads version 1") as caught:
+    with pytest.raises(ArtifactError, match=r"format version .*reads version 1") as caught:
         Reranker.load(artifact)
     assert repr(version) in str(caught.value)
 
@@ -139,6 +141,7 @@ def test_a_manifest_with_a_value_of_the_wrong_kind_is_refused(artifact: Path, ke
         lambda manifest: manifest["files"]["model.onnx"].update(size="big"),
         lambda manifest: next(iter(manifest["plan"].values())).update(error=None),
     ],
+    ids=["logit", "limit", "special id", "no document", "more rendering", "less rendering", "size", "error"],
 )
 def test_a_manifest_with_a_wrong_value_inside_is_refused(artifact: Path, change: Change) -> None:
     edit(artifact, change)
@@ -196,13 +199,13 @@ def test_without_hashes_the_probe_finds_changed_weights(artifact: Path) -> None:
     content = np.fromfile(artifact / "model.onnx.data", np.uint8)
     put(artifact / "model.onnx.data", (content ^ 1).tobytes())
     assert load_quickly(artifact).score("query", ["document"]).shape == (1,)
-    with pytest.raises(ArtifactError, match="known pair scores .* was expected.*memrerank verify"):
+    with pytest.raises(ArtifactError, match=r"known pair scores .* was expected.*memrerank verify"):
         Reranker.load(artifact, verify=False)
 
 
 def test_without_hashes_the_probe_finds_weights_that_are_no_numbers(artifact: Path) -> None:
     put(artifact / "model.onnx.data", b"\xff" * (artifact / "model.onnx.data").stat().st_size)
-    with pytest.raises(ArtifactError, match="known pair.*memrerank verify"):
+    with pytest.raises(ArtifactError, match=r"known pair.*memrerank verify"):
         Reranker.load(artifact, verify=False)
 
 
@@ -381,9 +384,9 @@ def models() -> Iterator[Any]:
     yield pytest.param(rich, id="every field")
 
 
-@pytest.mark.parametrize("model", models())
+@pytest.mark.parametrize("model", list(models()))
 def test_imported_domains_are_those_that_the_onnx_package_reads(model: onnx.ModelProto) -> None:
-    assert list(imported_domains(model.SerializeToString())) == [opset.domain for opset in model.opset_import]
+    assert imported_domains(model.SerializeToString()) == {opset.domain for opset in model.opset_import}
 
 
 def test_imported_domains_of_an_artifact_are_the_two_that_are_run(int8_artifact: Path, fp32_artifact: Path) -> None:
@@ -391,23 +394,22 @@ def test_imported_domains_of_an_artifact_are_the_two_that_are_run(int8_artifact:
         assert sorted(imported_domains((folder / "model.onnx").read_bytes())) == ["", "com.microsoft"]
 
 
-def test_a_model_cut_anywhere_is_an_error_or_ends_between_fields() -> None:
+def test_a_model_cut_anywhere_is_read_as_the_onnx_package_reads_it() -> None:
     content = product(2, 3, 4).SerializeToString()
-    whole = list(imported_domains(content))
     for end in range(len(content)):
         try:
-            assert list(imported_domains(content[:end])) == whole[: len(list(imported_domains(content[:end])))]
-        except ValueError:
-            with pytest.raises(Exception, match=r"[Pp]ars"):
-                onnx.ModelProto.FromString(content[:end])
+            expected = {opset.domain for opset in onnx.ModelProto.FromString(content[:end]).opset_import}
+        except DecodeError:
+            with pytest.raises(ValueError, match=r"field|number"):
+                imported_domains(content[:end])
+        else:
+            assert imported_domains(content[:end]) == expected
 
 
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_model_raise_nothing_but_value_errors(content: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert all(isinstance(domain, str) for domain in imported_domains(content))
-    except ValueError:
-        pass
 
 
 # CPUs and threads

@@ -58,7 +58,9 @@ def _parse(row: Mapping[str, Any]) -> Pair:
     if not (weight >= 0 and math.isfinite(weight)):
         raise ValueError(f"weight {weight} is not a finite number of at least 0")
     query, context, time = row["query"], row.get("context") or [], row.get("time")
-    if not isinstance(query, str) or not all(isinstance(turn, str) for turn in context):
-        raise TypeError("query and context turns must be texts")
+    if not isinstance(query, str):
+        raise TypeError("the query must be a text")
+    if not isinstance(context, list) or not all(isinstance(turn, str) for turn in context):
+        raise TypeError("the context must be a list of texts")
     as_memory(Memory("", time), "the query")
     return Pair(query, as_memory(row["document"], "the document"), label, tuple(context), time, weight)

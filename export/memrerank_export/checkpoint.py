@@ -72,7 +72,8 @@ def read_json(path: Path, kind: type[JsonT]) -> JsonT:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
     if not isinstance(content, kind):
-        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; a {kind.__name__} was expected.")
+        expected = "an object" if kind is dict else "an array"
+        raise CheckpointError(f"{path} holds a JSON {type(content).__name__}; {expected} was expected.")
     return content
 
 
@@ -80,7 +81,10 @@ def _shard_names(folder: Path) -> tuple[str, ...]:
     """The safetensors files of the checkpoint: those the index names, or the single one."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index, dict).get("weight_map", {}).values()))
+        weight_map = read_json(index, dict).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f"{index} has no weight_map of tensors to file names; download the checkpoint again.")
+        names = sorted(set(weight_map.values()))
         if any(Path(name).name != name for name in names):
             raise CheckpointError(
                 f"{index} names shards outside the checkpoint folder; plain file names were expected."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memrerank import MemrerankError
 from memrerank.manifest import Manifest
+from memrerank_export.config import PRECISIONS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("output", type=Path, metavar="OUT", help="folder to write; it must not exist")
     parser.add_argument(
         "--precision",
-        choices=("fp32", "int8"),
+        choices=PRECISIONS,
         default="int8",
         help="int8 (default): 8-bit weights and activations; fp32: as the checkpoint",
     )

@@ -11,6 +11,7 @@ from memrerank_export.errors import CheckpointError
 CAUSAL_LM = "Qwen3ForCausalLM"
 SEQUENCE_CLASSIFICATION = "Qwen3ForSequenceClassification"
 SUPPORTED = (CAUSAL_LM, SEQUENCE_CLASSIFICATION)
+PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ def parse_config(config: Mapping[str, Any]) -> Qwen3Config:
         if config.get("head_dim") is not None
         else sizes["hidden_size"] // sizes["num_attention_heads"]
     )
+    if sizes["head_dim"] % 2:
+        raise CheckpointError(
+            f"head_dim is {sizes['head_dim']}; an even number was expected, as RoPE turns pairs of channels."
+        )
     if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
         raise CheckpointError(
             f"config.json has {sizes['num_attention_heads']} attention heads for "
@@ -114,6 +119,10 @@ def _label_count(config: Mapping[str, Any]) -> int:
 def _rope_theta(config: Mapping[str, Any]) -> float:
     """`rope_theta` beside a null `rope_scaling` (transformers 4), or inside `rope_parameters` (5)."""
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(parameters, Mapping):
+        raise CheckpointError(
+            f"config.json has rope_scaling or rope_parameters {parameters!r}; an object was expected."
+        )
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
         raise CheckpointError(f"config.json asks for RoPE of type {kind!r}; only 'default' is supported.")

@@ -31,7 +31,7 @@ from memrerank.manifest import (
 from memrerank.tokenization import without_added_tokens
 from memrerank_calibration.pairs import Pair
 from memrerank_export.checkpoint import Checkpoint, open_checkpoint
-from memrerank_export.config import Qwen3Config, parse_config
+from memrerank_export.config import PRECISIONS, Qwen3Config, parse_config
 from memrerank_export.errors import CheckpointError, ExportError
 from memrerank_export.fidelity import Progress, measure_fidelity
 from memrerank_export.prompts import qwen3_template
@@ -76,9 +76,11 @@ def export(checkpoint: Path, output: Path, precision: str, pairs: Sequence[Pair]
     """
     if output.exists():
         raise ExportError(f"{output} exists already; give a new folder, or remove this one first.")
+    if precision not in PRECISIONS:
+        raise ExportError(f"The precision is {precision!r}; one of {', '.join(PRECISIONS)} was expected.")
     source = read_source(checkpoint)
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
             folder = Path(temporary) / output.name
             folder.mkdir()
@@ -117,7 +119,16 @@ def _save(model: ir.Model, folder: Path, progress: Progress) -> None:
     def on_tensor(_: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         progress("writing", info.index + 1, info.total)
 
-    ir.save(model, folder / GRAPH, external_data=WEIGHTS, callback=on_tensor)
+    try:
+        ir.save(model, folder / GRAPH, external_data=WEIGHTS, callback=on_tensor)
+    except Exception as error:  # onnx-ir wraps what reading a small tensor raises
+        raise _root_cause(error) from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _describe(

@@ -88,9 +88,10 @@ def transformers_reference(
 ) -> Callable[[Iterable[int]], float]:
     """The logit of a whole prompt by transformers' own Qwen3Model in float32, with the checkpoint's score vector."""
     try:
-        import torch
         from transformers import Qwen3Config as ModelConfig
         from transformers import Qwen3Model
+
+        import torch  # isort: skip  (only where transformers is there)
     except ImportError as error:
         raise NoReferenceError(
             f"{error.name} is not installed; pip install 'memrerank[encoders]' for a reference"

@@ -21,7 +21,6 @@ Int8 = npt.NDArray[np.int8]
 Plan = Mapping[str, str]
 """The form, "fp32" or "int8", of every weight matrix by the name of its initializer."""
 
-PRECISIONS = ("fp32", "int8")
 LEVELS = 127
 ZERO_POINT = 128
 SMALLEST_SCALE = np.float32(1e-30)

@@ -57,6 +57,8 @@ def find_score_tokens(checkpoint: Checkpoint, token_id: Callable[[str], int | No
                 f"The checkpoint's LogitScore module holds {json.dumps(declared)}; integer ids in "
                 "true_token_id and false_token_id were expected."
             )
+        if true == false:
+            raise CheckpointError(f"The checkpoint's LogitScore module compares token {true} with itself.")
         return ScoreTokens(true, false)
     true, false = token_id("yes"), token_id("no")
     if true is None or false is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from memrerank.errors import ArtifactError
 from memrerank.manifest import GRAPH, TOKENIZER, FileRecord, Manifest, read_manifest
-from memrerank.onnx_header import imported_domains
+from memrerank.onnx_header import external_files, imported_domains
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -19,7 +19,7 @@ def open_artifact(folder: Path, *, verify: bool) -> Manifest:
         raise ArtifactError(f"{folder} is not a folder; give the folder that memrerank-export wrote.")
     manifest = read_manifest(folder)
     check_files(folder, manifest.files, hashes=verify)
-    check_domains(folder / GRAPH)
+    check_graph(folder / GRAPH, manifest.files)
     return manifest
 
 
@@ -29,7 +29,7 @@ def check_files(folder: Path, files: Mapping[str, FileRecord], *, hashes: bool) 
         if required not in files:
             raise ArtifactError(f"The manifest in {folder} lists no {required}; export the artifact again.")
     for name, record in files.items():
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name in ("", ".", ".."):
             raise ArtifactError(f"The manifest in {folder} names {name!r}, which is not a plain file name.")
         path = folder / name
         if path.is_symlink() and path.resolve().parent != folder.resolve():
@@ -55,13 +55,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_domains(graph: Path) -> None:
-    """Refuse operators of any domain but the standard one and com.microsoft: they would need code of their own."""
+def check_graph(graph: Path, files: Collection[str]) -> None:
+    """Refuse a graph with operators that need code of their own, or with weights in files that are not listed."""
+    model = graph.read_bytes()
     try:
-        found = set(imported_domains(graph.read_bytes()))
+        domains, weights = imported_domains(model), external_files(model)
     except ValueError as error:
         raise ArtifactError(f"{graph} is not an ONNX model ({error}); copy the artifact again.") from error
-    if foreign := sorted(found - set(DOMAINS)):
+    if foreign := sorted(domains - set(DOMAINS)):
         raise ArtifactError(
             f"{graph} uses operators of {', '.join(foreign)}; only standard and com.microsoft ones are run."
         )
+    if unlisted := sorted(weights - set(files)):
+        raise ArtifactError(f"{graph} has weights in {', '.join(unlisted)}, which the manifest does not list.")

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +24,8 @@ from memrerank.template import render_memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 failed, 2 bad usage."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that memories have
     try:
         options.run(options)
     except (MemrerankError, OSError) as error:
@@ -68,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _rerank(options: argparse.Namespace) -> None:
     memories = _read_memories(options.memories)
-    context = [] if options.context is None else _lines(options.context.read_text(encoding="utf-8"))
+    context = [] if options.context is None else _lines(_read_text(options.context))
     reranker = Reranker.load(options.artifact, device=options.device, threads=options.threads)
     ranking = reranker.rerank(
         options.query,
@@ -113,9 +116,10 @@ def _read_memories(name: str) -> list[Document]:
 
 def _read_text(source: TextIO | Path) -> str:
     try:
-        return source.read_text(encoding="utf-8") if isinstance(source, Path) else source.read()
+        return source.read_text(encoding="utf-8-sig") if isinstance(source, Path) else source.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"The memories are not UTF-8 text ({error}).") from error
+        name = source if isinstance(source, Path) else "Standard input"
+        raise InputError(f"{name} is not UTF-8 text ({error}).") from error
 
 
 def _json_lines(name: str, text: str) -> Iterator[Document]:
@@ -128,7 +132,7 @@ def _json_lines(name: str, text: str) -> Iterator[Document]:
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _as_json(hit: Hit[Document]) -> dict[str, Any]:

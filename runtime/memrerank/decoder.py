@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from memrerank.errors import ArtifactError, ScoringError
+
 Float = npt.NDArray[np.float32]
 
 CHUNK = 256
@@ -27,7 +29,13 @@ class Decoder:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
-        self._past_shapes = {value.name: value.shape for value in session.get_inputs() if value.name != "input_ids"}
+        inputs = {value.name: value.shape for value in session.get_inputs()}
+        if inputs.pop("input_ids", None) is None or not all(len(shape) == 4 for shape in inputs.values()):
+            raise ArtifactError(
+                "The graph does not have the inputs of a decoder (input_ids, and the keys and values of the past); "
+                "export the artifact again."
+            )
+        self._past_shapes = inputs
         self._new_names = [name.removeprefix("past_") for name in self._past_shapes]
 
     def empty(self) -> Past:
@@ -38,7 +46,7 @@ class Decoder:
     def extend(self, past: Past, ids: Sequence[int]) -> Past:
         """The past after `ids` as well."""
         for chunk in _chunks(ids):
-            new = self._session.run(self._new_names, {"input_ids": np.array([chunk], np.int64), **past.arrays})
+            new = self._run(self._new_names, past, [chunk])
             past = Past(
                 {
                     name: np.concatenate([array, appended], axis=2)
@@ -57,8 +65,14 @@ class Decoder:
             for chunk in chunks:
                 past = self.extend(past, chunk)
             rows = [last]
-        logits: Float = self._session.run(["logit"], {"input_ids": np.array(rows, np.int64), **past.arrays})[0]
-        return logits
+        return self._run(["logit"], past, rows)[0]
+
+    def _run(self, outputs: Sequence[str], past: Past, rows: Sequence[Sequence[int]]) -> list[Float]:
+        try:
+            found: list[Float] = self._session.run(outputs, {"input_ids": np.array(rows, np.int64), **past.arrays})
+        except Exception as error:  # ONNX Runtime has no common error type
+            raise ScoringError(f"ONNX Runtime {ort.__version__} could not run the model: {error}") from error
+        return found
 
 
 def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:

@@ -110,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest, calibration = _parse(content), content["calibration"]
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error!r}); export the artifact again.") from error
     if calibration is not None:
         raise ArtifactError(f"{path} has a calibration, which this memrerank does not apply; install a newer one.")
@@ -146,11 +146,13 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
 
 
 def _parse_template(content: Mapping[str, Any]) -> Template:
+    document = _parse_segments(content["document"])
+    _typed(document[0] if document else None, str)
     rendering = {name: _typed(value, str) for name, value in content["rendering"].items()}
     return Template(
         head=_parse_segments(content["head"]),
         query=_parse_segments(content["query"]),
-        document=_parse_segments(content["document"]),
+        document=document,
         rendering=Rendering(**rendering),
         instruction=_typed(content["instruction"], str),
     )
@@ -170,7 +172,7 @@ def _parse_probe(content: Mapping[str, Any]) -> Probe:
 
 
 def _typed(value: Any, kind: type[T]) -> T:
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} where {kind.__name__} was expected")
     return value
 

@@ -1,23 +1,39 @@
-"""Which operator domains an ONNX model imports, read from its bytes without the onnx package.
+"""What an ONNX model refers to, read from its bytes without the onnx package.
 
-An ONNX file is a protobuf message (onnx.proto, ModelProto): field 8 lists the imported operator sets, whose field 1
-is the domain. A node can only use a domain that is imported.
+An ONNX file is a protobuf message (onnx.proto). ModelProto: field 7 is the graph and field 8 lists the imported
+operator sets, whose field 1 is the domain; a node can only use a domain that is imported. GraphProto: field 5 lists
+the initializers. TensorProto: field 13 lists the keys (1) and values (2) that say where outside the file it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_OPSET_IMPORT = 8
-_DOMAIN = 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def imported_domains(model: bytes) -> Iterator[str]:
+def imported_domains(model: bytes) -> set[str]:
     """The domain of every operator set that `model` imports; ValueError when it is no protobuf message."""
-    for number, opset in _fields(memoryview(model)):
-        if number == _OPSET_IMPORT:
-            yield next((bytes(value).decode() for field, value in _fields(opset) if field == _DOMAIN), "")
+    return {_text(opset, 1) for opset in _all(memoryview(model), 8)}
+
+
+def external_files(model: bytes) -> set[str]:
+    """The files in which initializers of `model` have their values."""
+    entries = (
+        entry
+        for graph in _all(memoryview(model), 7)
+        for initializer in _all(graph, 5)
+        for entry in _all(initializer, 13)
+    )
+    return {_text(entry, 2) for entry in entries if _text(entry, 1) == "location"}
+
+
+def _all(message: memoryview, number: int) -> Iterator[memoryview]:
+    return (content for found, content in _fields(message) if found == number)
+
+
+def _text(message: memoryview, number: int) -> str:
+    return next((bytes(content).decode() for content in _all(message, number)), "")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

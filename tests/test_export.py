@@ -1,0 +1,549 @@
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints import make_checkpoint, tokenizer_json_bytes
+from memrerank import InputError, MemrerankError, Reranker
+from memrerank.manifest import Manifest, read_manifest
+from memrerank_calibration.pairs import Pair, read_pairs
+from memrerank_export.errors import CheckpointError, ExportError
+from memrerank_export.export import export
+from memrerank_export.fidelity import built_in_pairs
+
+VOCABULARY = 320
+PAIRS = built_in_pairs()[:3]
+STAGES = ("quantizing", "writing", "loading the reference", "comparing with the reference")
+WEIGHTS = "model.safetensors"
+
+
+def small_tokenizer() -> dict[str, Any]:
+    """Qwen3's tokenizer.json cut down to bytes, the words of the score and the special tokens of the prompt."""
+    content = json.loads(tokenizer_json_bytes())
+    words = [*(word for word, id in content["model"]["vocab"].items() if id < 256), "ye", "yes", "no"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    content["model"] |= {
+        "vocab": {word: id for id, word in enumerate(words)},
+        "merges": [["y", "e"], ["ye", "s"], ["n", "o"]],
+    }
+    by_name = {token["content"]: token for token in content["added_tokens"]}
+    content["added_tokens"] = [by_name[name] | {"id": len(words) + i} for i, name in enumerate(special)]
+    return content
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with two layers and a vocabulary of a few hundred; not to be written to."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("small") / "reranker", layers=2, vocab=VOCABULARY)
+    write_json(folder / "tokenizer.json", small_tokenizer())
+    return folder
+
+
+@pytest.fixture
+def checkpoint(small_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the small checkpoint to spoil."""
+    return Path(shutil.copytree(small_checkpoint, tmp_path / "checkpoints" / "reranker"))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Where to export to, in a folder that holds nothing else."""
+    (tmp_path / "artifacts").mkdir()
+    return tmp_path / "artifacts" / "artifact"
+
+
+def nothing(stage: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+def quick_export(checkpoint: Path, output: Path, precision: str = "int8") -> Manifest:
+    return export(checkpoint, output, precision, PAIRS, nothing)
+
+
+def left_behind(output: Path) -> list[str]:
+    return sorted(path.name for path in output.parent.iterdir())
+
+
+# Changes that spoil a checkpoint
+
+Spoil = Callable[[Path], object]
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit_json(name: str, change: Callable[[dict[str, Any]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        change(content)
+        write_json(folder / name, content)
+
+    return spoil
+
+
+def config(**values: object) -> Spoil:
+    """Set keys of config.json; those set to None go away."""
+
+    def change(content: dict[str, Any]) -> None:
+        content |= values
+        for key in [key for key, value in values.items() if value is None]:
+            del content[key]
+
+    return edit_json("config.json", change)
+
+
+def classifier(**values: object) -> Spoil:
+    return config(architectures=["Qwen3ForSequenceClassification"], **values)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        stored = load_file(folder / WEIGHTS)
+        change(stored)
+        save_file(stored, folder / WEIGHTS)
+
+    return spoil
+
+
+def poison(name: str, value: float) -> Spoil:
+    return tensors(lambda stored: stored[name].view(-1)[-1:].fill_(value))
+
+
+def write(name: str, content: bytes) -> Spoil:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def remove(name: str) -> Spoil:
+    return lambda folder: (folder / name).unlink()
+
+
+def truncate(name: str, size: int) -> Spoil:
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def pickled_only(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def rename_token(old: str, new: str) -> Spoil:
+    def change(content: dict[str, Any]) -> None:
+        vocab = content["model"]["vocab"]
+        content["model"]["merges"] = []
+        content["model"]["vocab"] = {new if word == old else word: id for word, id in vocab.items()}
+        for token in content["added_tokens"]:
+            token["content"] = new if token["content"] == old else token["content"]
+
+    return edit_json("tokenizer.json", change)
+
+
+def logit_score(content: object) -> Spoil:
+    def spoil(folder: Path) -> None:
+        write_json(folder / "modules.json", [{"path": "1_LogitScore", "type": "some.module.LogitScore"}])
+        write_json(folder / "1_LogitScore" / "config.json", content)
+
+    return spoil
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+NORM = "model.layers.0.self_attn.q_norm.weight"
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+SPOILED = {
+    "no config": (remove("config.json"), r"config\.json is missing from"),
+    "config that is no JSON": (write("config.json", b"{'a': 1}"), r"config\.json is not valid JSON"),
+    "config that is no text": (write("config.json", b"\xff\xfe{}"), r"config\.json is not valid JSON"),
+    "config that is a list": (write("config.json", b"[]"), r"config\.json holds a JSON list; .* was expected"),
+    "unknown architecture": (
+        config(architectures=["LlamaForCausalLM"]),
+        r"LlamaForCausalLM.*supported are Qwen3ForCausalLM, Qwen3ForSequenceClassification",
+    ),
+    "no architecture": (config(architectures=None), r"names the architectures \[\]"),
+    "remote code": (config(auto_map={"AutoModel": "code.Model"}), r"auto_map.*never runs remote code"),
+    "two labels": (classifier(id2label={"0": "no", "1": "yes"}), r"has 2 labels; .*exactly one"),
+    "labels by number": (classifier(num_labels=3), r"has 3 labels; .*exactly one"),
+    "no score vector": (classifier(id2label={"0": "yes"}), r"Tensor score\.weight is in none of model\.safetensors"),
+    "size missing": (config(hidden_size=None), r"hidden_size = None; a positive whole number"),
+    "size that is no number": (config(num_hidden_layers="2"), r"num_hidden_layers = '2'; a positive whole number"),
+    "size of zero": (config(num_hidden_layers=0), r"num_hidden_layers = 0; a positive whole number"),
+    "heads in no groups": (config(num_key_value_heads=3), r"4 attention heads for 3 key-value heads"),
+    "another hidden size": (config(hidden_size=32), r"embed_tokens.weight has the shape \[320, 64\].*\[320, 32\]"),
+    "another head size": (config(head_dim=8), r"has the shape \[64, 64\]; config\.json implies \[32, 64\]"),
+    "more layers": (config(num_hidden_layers=3), r"Tensor model\.layers\.2\.\S+ is in none of .*incomplete"),
+    "yarn": (config(rope_scaling=YARN), r"RoPE of type 'yarn'; only 'default'"),
+    "yarn, older spelling": (config(rope_scaling={"type": "yarn", "factor": 4.0}), r"RoPE of type 'yarn'"),
+    "yarn, newer layout": (config(rope_parameters=YARN | {"rope_theta": 1e6}), r"RoPE of type 'yarn'"),
+    "no theta": (config(rope_theta=None), r"rope_theta = None; a positive number"),
+    "scaling that is a text": (config(rope_scaling="yarn"), r"rope_scaling.*'yarn'"),
+    "quantized": (config(quantization_config={"quant_method": "fp8"}), r"quantized already.*original checkpoint"),
+    "biases": (config(attention_bias=True), "attention_bias"),
+    "sliding window": (config(use_sliding_window=True), "use_sliding_window"),
+    "another activation": (config(hidden_act="gelu"), "hidden_act 'gelu'; 'silu'"),
+    "untied without lm_head": (config(tie_word_embeddings=False), r"Tensor lm_head\.weight is in none of"),
+    "no weights": (remove(WEIGHTS), r"lacks model\.safetensors; put the complete safetensors"),
+    "pickled weights": (pickled_only, r"lacks model\.safetensors.*pytorch_model\.bin\) are never read"),
+    "truncated weights": (truncate(WEIGHTS, 50_000), r"model\.safetensors cannot be read.*download it again"),
+    "truncated header": (truncate(WEIGHTS, 100), r"model\.safetensors cannot be read.*download it again"),
+    "empty weights": (truncate(WEIGHTS, 0), r"model\.safetensors cannot be read.*download it again"),
+    "weights that are none": (write(WEIGHTS, b"<html>not found</html>"), r"cannot be read as safetensors"),
+    "index without shards": (write("model.safetensors.index.json", b"{}"), r"has no weight_map"),
+    "index that is no JSON": (write("model.safetensors.index.json", b"{"), r"index\.json is not valid JSON"),
+    "index of another form": (write("model.safetensors.index.json", b'{"weight_map": []}'), r"index\.json"),
+    "shard elsewhere": (
+        write("model.safetensors.index.json", b'{"weight_map": {"a": "../x.safetensors"}}'),
+        "outside the checkpoint folder",
+    ),
+    "tensor missing": (tensors(lambda stored: stored.pop(Q)), rf"Tensor {Q} is in none of .*incomplete"),
+    "tensor transposed": (
+        tensors(lambda stored: stored.update({Q: torch.zeros(32, 64)})),
+        rf"Tensor {Q} has the shape \[32, 64\]; config\.json implies \[64, 64\]",
+    ),
+    "tensor of integers": (
+        tensors(lambda stored: stored.update({Q: torch.zeros(64, 64, dtype=torch.int8)})),
+        rf"stores {Q} as I8; weights in F32, F16, BF16",
+    ),
+    "no tokenizer": (remove("tokenizer.json"), r"tokenizer\.json is missing"),
+    "tokenizer that is none": (write("tokenizer.json", b"{}"), r"tokenizer\.json is not a tokenizer\.json"),
+    "tokenizer of another model": (config(vocab_size=200), r"264 tokens and config\.json a vocabulary of 200"),
+    "tokenizer without yes": (rename_token("yes", "ja"), r"no token 'yes'.*belongs to the checkpoint"),
+    "tokenizer without no": (rename_token("no", "nein"), r"no token 'no'.*belongs to the checkpoint"),
+    "tokenizer without chat": (rename_token("<|im_end|>", "<|end|>"), r"no token <\|im_end\|>.*prompt"),
+    "tokenizer without thinking": (rename_token("<think>", "<t>"), "no token <think>"),
+    "score tokens outside": (logit_score({"true_token_id": 320, "false_token_id": 1}), r"320 and 1 lie outside"),
+    "negative score tokens": (logit_score({"true_token_id": 1, "false_token_id": -1}), r"1 and -1 lie outside"),
+    "score tokens that are words": (logit_score({"true_token_id": "yes"}), "LogitScore.*integer ids"),
+    "modules that are no JSON": (write("modules.json", b"{"), r"modules\.json is not valid JSON"),
+    "modules of another form": (write("modules.json", b'{"a": 1}'), r"modules\.json"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED)
+def test_a_bad_checkpoint_is_refused_with_the_cause(checkpoint: Path, output: Path, spoil: Spoil, message: str) -> None:
+    spoil(checkpoint)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        quick_export(checkpoint, output)
+    assert "\n" not in str(caught.value)
+    assert left_behind(output) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [Q, NORM, "model.embed_tokens.weight", "model.norm.weight"])
+def test_weights_that_are_no_numbers_are_refused(
+    checkpoint: Path, output: Path, name: str, value: float, precision: str
+) -> None:
+    poison(name, value)(checkpoint)
+    with pytest.raises(CheckpointError, match=f"Tensor {name} holds NaN or infinity"):
+        quick_export(checkpoint, output, precision)
+    assert left_behind(output) == []
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, output: Path) -> None:
+    folder = make_checkpoint(tmp_path / "sharded", layers=1, vocab=VOCABULARY, shard_size="50KB")
+    write_json(folder / "tokenizer.json", small_tokenizer())
+    first, *others = sorted(folder.glob("*.safetensors"))
+    assert others
+    (folder / "pytorch_model.bin.index.json").write_text("{}")
+    first.unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {first.name}; put the complete") as caught:
+        quick_export(folder, output)
+    assert "Pickled" not in str(caught.value)
+    assert left_behind(output) == []
+
+
+def test_an_odd_head_size_is_refused(tmp_path: Path, output: Path) -> None:
+    folder = make_checkpoint(tmp_path / "odd", layers=1, vocab=VOCABULARY, head_dim=15)
+    write_json(folder / "tokenizer.json", small_tokenizer())
+    with pytest.raises(CheckpointError, match="head_dim"):
+        quick_export(folder, output)
+    assert left_behind(output) == []
+
+
+def test_what_is_no_folder_is_refused(small_checkpoint: Path, output: Path) -> None:
+    for path in (small_checkpoint / "missing", small_checkpoint / WEIGHTS):
+        with pytest.raises(CheckpointError, match=f"{path} is not a folder; give the folder of a checkpoint"):
+            quick_export(path, output)
+    assert left_behind(output) == []
+
+
+def test_an_unknown_precision_is_refused(small_checkpoint: Path, output: Path) -> None:
+    with pytest.raises(ExportError, match=r"precision.*'int3'"):
+        quick_export(small_checkpoint, output, "int3")
+    assert left_behind(output) == []
+
+
+# Exports that do not finish
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["first step", "last step"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_export_leaves_nothing(small_checkpoint: Path, output: Path, stage: str, at_end: bool) -> None:
+    seen = []
+
+    def interrupt(name: str, done: int, total: int) -> None:
+        seen.append(name)
+        if name == stage and (done == total or not at_end):
+            assert left_behind(output) != []
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(small_checkpoint, output, "int8", PAIRS, interrupt)
+    assert seen[-1] == stage
+    assert left_behind(output) == []
+
+
+def test_progress_counts_every_stage_to_its_end(small_checkpoint: Path, output: Path) -> None:
+    steps: dict[str, list[tuple[int, int]]] = {}
+    export(small_checkpoint, output, "int8", PAIRS, lambda stage, *step: steps.setdefault(stage, []).append(step))
+    assert tuple(steps) == STAGES
+    for counted in steps.values():
+        assert counted == sorted(counted)
+        assert counted[-1][0] == counted[-1][1]
+        assert len({total for _, total in counted}) == 1
+
+
+@pytest.mark.parametrize("free", [0, 10_000])
+def test_too_little_space_is_an_error_before_writing(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    stages = []
+    usage = SimpleNamespace(total=10**12, used=10**12 - free, free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ExportError, match=r"needs .* MB .*free.*make room or give a folder on another disk"):
+        export(small_checkpoint, output, "int8", PAIRS, lambda stage, *step: stages.append(stage))
+    assert "writing" not in stages
+    assert left_behind(output) == []
+
+
+def test_a_disk_that_fills_up_is_an_error(small_checkpoint: Path, output: Path) -> None:
+    def fill_up(stage: str, done: int, total: int) -> None:
+        if stage == "writing" and done == total // 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ExportError, match=f"cannot be written to {output} .*No space left"):
+        export(small_checkpoint, output, "int8", PAIRS, fill_up)
+    assert left_behind(output) == []
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_file_that_the_system_refuses_to_write_is_an_error(
+    small_checkpoint: Path, output: Path, precision: str
+) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits on the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        with pytest.raises(ExportError, match=f"cannot be written to {output}"):
+            quick_export(small_checkpoint, output, precision)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert left_behind(output) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "full folder"])
+def test_an_output_that_exists_is_refused_and_left_alone(small_checkpoint: Path, output: Path, kind: str) -> None:
+    if kind == "file":
+        output.write_text("mine")
+    else:
+        output.mkdir()
+    if kind == "full folder":
+        (output / "mine").write_text("mine")
+    before = sorted(output.parent.rglob("*"))
+    with pytest.raises(ExportError, match=f"{output} exists already; give a new folder"):
+        quick_export(small_checkpoint, output)
+    assert sorted(output.parent.rglob("*")) == before
+
+
+def test_an_output_made_by_another_in_the_meantime_is_left_alone(small_checkpoint: Path, output: Path) -> None:
+    def make(stage: str, done: int, total: int) -> None:
+        if stage == "writing" and done == 1:
+            output.mkdir()
+            (output / "theirs").write_text("theirs")
+
+    with pytest.raises(ExportError, match=str(output)):
+        export(small_checkpoint, output, "int8", PAIRS, make)
+    assert left_behind(output) == [output.name]
+    assert [path.name for path in output.iterdir()] == ["theirs"]
+
+
+def test_an_output_below_a_file_is_refused(small_checkpoint: Path, output: Path) -> None:
+    output.write_text("a file")
+    with pytest.raises(ExportError, match=str(output)):
+        quick_export(small_checkpoint, output / "artifact")
+
+
+def test_folders_above_the_output_are_made(small_checkpoint: Path, output: Path) -> None:
+    below = output / "a" / "b"
+    quick_export(small_checkpoint, below)
+    assert left_behind(below) == ["b"]
+    assert Reranker.load(below).score("why?", ["because"]).shape == (1,)
+
+
+# What an export writes
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_same_checkpoint_gives_the_same_bytes(small_checkpoint: Path, output: Path, precision: str) -> None:
+    second = output.with_name("second")
+    quick_export(small_checkpoint, output, precision)
+    quick_export(small_checkpoint, second, precision)
+    files = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert sorted(files) == ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
+    assert files == {path.name: path.read_bytes() for path in second.iterdir()}
+
+
+def test_the_manifest_names_no_folder_of_this_machine(small_checkpoint: Path, output: Path) -> None:
+    manifest = quick_export(small_checkpoint, output)
+    assert manifest == read_manifest(output)
+    assert manifest.source["checkpoint"] == small_checkpoint.name
+    for path in output.iterdir():
+        assert str(small_checkpoint.parent).encode() not in path.read_bytes()
+
+
+def test_the_manifest_records_every_matrix(small_checkpoint: Path, output: Path) -> None:
+    exact = quick_export(small_checkpoint, output, "fp32").plan
+    rounded = quick_export(small_checkpoint, output.with_name("int8"), "int8").plan
+    assert {name: record.shape for name, record in exact.items()} == {
+        name: record.shape for name, record in rounded.items()
+    }
+    assert {(record.form, record.error) for record in exact.values()} == {("fp32", 0.0)}
+    assert {record.form for record in rounded.values()} == {"int8"}
+    assert all(0 < record.error < 0.02 for record in rounded.values())
+    count = load_file(small_checkpoint / WEIGHTS)
+    matrices = sum(tensor.numel() for tensor in count.values() if tensor.ndim == 2)
+    assert sum(int(np.prod(record.shape)) for record in rounded.values()) == matrices
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("int8", 1.0)])
+def test_fidelity_is_measured_against_transformers(
+    small_checkpoint: Path, output: Path, precision: str, bound: float
+) -> None:
+    found = quick_export(small_checkpoint, output, precision).fidelity
+    assert found["reference"].startswith("transformers ")
+    assert found["pairs"] == len(PAIRS)
+    assert 0 < found["mean_difference"] <= found["max_difference"] < bound
+    assert -1 <= found["kendall_tau"] <= 1
+    if precision == "fp32":
+        assert found["kendall_tau"] == 1
+
+
+@pytest.mark.parametrize("missing", ["transformers", "torch"])
+def test_fidelity_is_null_where_the_reference_is_not_installed(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    found = quick_export(small_checkpoint, output).fidelity
+    assert found["reference"] is None
+    assert missing in found["reason"]
+    assert "pip install 'memrerank[encoders]'" in found["reason"]
+    assert not {"max_difference", "kendall_tau"} & found.keys()
+    assert Reranker.load(output).manifest.fidelity == found
+
+
+def test_fidelity_is_null_where_the_reference_does_not_fit_in_memory(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memrerank_export.fidelity._free_memory", lambda: 1000)
+    found = quick_export(small_checkpoint, output).fidelity
+    assert found["reference"] is None
+    assert "memory" in found["reason"]
+
+
+def test_exporting_needs_neither_torch_nor_transformers(small_checkpoint: Path, output: Path) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['transformers'] = None\n"
+        "from memrerank_export.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(sorted({'torch', 'onnxscript', 'optimum', 'huggingface_hub'} & set(sys.modules)))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, small_checkpoint, output], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fidelity: null, because transformers is not installed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# Reading pairs
+
+
+def test_pairs_are_read_with_all_their_parts(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    full = {
+        "query": "who?",
+        "document": {"text": "Ann", "time": "2024-01-01", "speaker": "Tom", "more": 1},
+        "label": 0.5,
+        "context": ["a", "b"],
+        "time": "2024-02-03",
+        "weight": 2,
+    }
+    bare = {"query": "who?", "document": "Ann", "label": 1, "context": None, "time": None}
+    path.write_text(json.dumps(full) + "\r\n\n" + json.dumps(bare), encoding="utf-8")
+    first, second = read_pairs(path)
+    assert (first.query, first.label, first.weight, first.time) == ("who?", 0.5, 2.0, "2024-02-03")
+    assert (first.document.text, first.document.time, first.document.speaker) == ("Ann", "2024-01-01", "Tom")
+    assert first.context == ("a", "b")
+    assert second == Pair("who?", second.document, 1.0)
+    assert second.document.text == "Ann"
+
+
+BROKEN_PAIRS = {
+    "no JSON": "{",
+    "a list": "[]",
+    "a number": "5",
+    "null": "null",
+    "a text": '"text"',
+    "no query": '{"document": "b", "label": 1}',
+    "no document": '{"query": "a", "label": 1}',
+    "no label": '{"query": "a", "document": "b"}',
+    "query of another kind": '{"query": 5, "document": "b", "label": 1}',
+    "document of another kind": '{"query": "a", "document": 5, "label": 1}',
+    "document without text": '{"query": "a", "document": {"time": "2024-01-01"}, "label": 1}',
+    "label too large": '{"query": "a", "document": "b", "label": 1.01}',
+    "label too small": '{"query": "a", "document": "b", "label": -1}',
+    "label that is NaN": '{"query": "a", "document": "b", "label": NaN}',
+    "label that is a text": '{"query": "a", "document": "b", "label": "high"}',
+    "label that is null": '{"query": "a", "document": "b", "label": null}',
+    "context that is a text": '{"query": "a", "document": "b", "label": 1, "context": "Ann: hello"}',
+    "context of numbers": '{"query": "a", "document": "b", "label": 1, "context": [5]}',
+    "context that is a number": '{"query": "a", "document": "b", "label": 1, "context": 5}',
+    "time that is a number": '{"query": "a", "document": "b", "label": 1, "time": 5}',
+    "negative weight": '{"query": "a", "document": "b", "label": 1, "weight": -1}',
+    "infinite weight": '{"query": "a", "document": "b", "label": 1, "weight": Infinity}',
+}
+
+
+@pytest.mark.parametrize("line", BROKEN_PAIRS.values(), ids=BROKEN_PAIRS)
+def test_a_line_that_is_no_pair_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f'{{"query": "a", "document": "b", "label": 1}}\n\n{line}\n')
+    with pytest.raises(InputError, match=rf"^Line 3 of {path} is not a pair .* a line such as "):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\n"], ids=["missing", "empty", "blank", "no text"])
+def test_a_file_without_pairs_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "pairs.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path} (holds no pairs|cannot be read).*JSON lines|a line such as"):
+        read_pairs(path)
+
+
+def test_errors_of_the_exporter_are_errors_of_memrerank() -> None:
+    assert issubclass(CheckpointError, ExportError)
+    assert issubclass(ExportError, MemrerankError)
