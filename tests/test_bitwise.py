@@ -84,6 +84,14 @@ def test_any_selection_in_any_order_is_as_alone(seed: int, reranker: Reranker, a
     assert_same_bits(found, alone[chosen])
 
 
+@pytest.mark.parametrize("token_budget", [1, 50, 600])
+def test_batches_of_any_size_are_as_alone(
+    token_budget: int, reranker: Reranker, alone: Logits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memrerank.reranker.TOKEN_BUDGET", token_budget)
+    assert_same_bits(reranker.score(QUERY, documents(), raw=True), alone)
+
+
 @pytest.mark.parametrize("copies", [2, 3, 7, 30])
 def test_duplicates_have_the_logit_of_the_original(copies: int, reranker: Reranker, alone: Logits) -> None:
     for i in (0, 3, 5, len(alone) - 1):
