@@ -42,7 +42,7 @@ from memrerank_export.weights import ScoreTokens, Weights, find_score_tokens, re
 MAX_TOKENS = 8192
 """The longest prompt of Qwen3-Reranker's published recipe."""
 
-PROBE = ("When did Nora start her new job?", "[2024-03-04 18:20] Nora: Today was my first day at the observatory.")
+PROBE = ("Who called?", "[2024-03-04 18:20] Nora: I called.")
 
 PROBE_TOLERANCE = {"fp32": 1e-3, "int8": 3e-2}
 """Share of the score's scale, by precision, by which another machine's logit may differ."""
