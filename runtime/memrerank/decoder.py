@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,4 +77,10 @@ class Decoder:
 
 
 def _chunks(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    """`ids` in as few parts of at most CHUNK as can be, of nearly equal length.
+
+    A part of one token would be computed by other kernels, in other last bits, than the same token among others.
+    """
+    parts = -(-len(ids) // CHUNK)
+    ends = [len(ids) * i // parts for i in range(parts + 1)] if parts else []
+    return [ids[start:end] for start, end in pairwise(ends)]
