@@ -8,6 +8,8 @@ import torch
 from checkpoints import make_checkpoint, tokenizer_json_bytes
 from memrerank_export.export import export
 from memrerank_export.fidelity import built_in_pairs
+from memrerank_export.hub import find_checkpoint
+from memrerank_export.source import Source, read_source
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,5 +52,10 @@ def artifact(int8_artifact: Path, tmp_path: Path) -> Path:
 
 def exported(checkpoint: Path, output: Path, precision: str) -> Path:
     """The artifact of `checkpoint`, with a fidelity measured on a few pairs."""
-    export(checkpoint, output, precision, built_in_pairs()[:4], lambda stage, done, total: None)
+    export(source_of(checkpoint), output, precision, built_in_pairs()[:4], lambda stage, done, total: None)
     return output
+
+
+def source_of(checkpoint: Path) -> Source:
+    """The checkpoint in a folder, with the template of its architecture."""
+    return read_source(find_checkpoint(str(checkpoint), None), None, None)

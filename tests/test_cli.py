@@ -324,13 +324,13 @@ def test_export_leaves_an_existing_output_alone(shell: Shell, tiny_checkpoint: P
         output.rmdir() if output.is_dir() else output.unlink()
 
 
-@pytest.mark.parametrize("name", ["missing", "Qwen/Qwen3-Reranker-0.6B"])
+@pytest.mark.parametrize("name", ["missing", "a/folder/missing", "../missing"])
 def test_export_refuses_what_is_no_checkpoint_folder(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     reason = shell.fails(export_cli.main, name, "artifact")
-    assert reason.startswith(f"{name} is not a folder; give the folder of a checkpoint")
+    assert "give the folder of a checkpoint" in reason
     assert list(tmp_path.iterdir()) == []
 
 
@@ -357,15 +357,15 @@ def test_export_can_be_interrupted(
 
     monkeypatch.setattr(export_cli.ProgressBars, "__call__", interrupted)
     reason = shell.fails(export_cli.main, tiny_checkpoint, tmp_path / "artifact")
-    assert reason == "interrupted; nothing was written.\n"
+    assert reason.startswith("interrupted; run the same command again")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_export_names_the_extra_that_is_missing(
     shell: Shell, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("memrerank_export.export", "memrerank_export.fidelity", "memrerank_export.checkpoint"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in [name for name in sys.modules if name.startswith("memrerank_export.") and not name.endswith(".cli")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     reason = shell.fails(export_cli.main, tiny_checkpoint, tmp_path / "artifact")
     assert "safetensors is not installed" in reason

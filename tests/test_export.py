@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,16 +16,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints import make_checkpoint, tokenizer_json_bytes
-from memrerank import InputError, MemrerankError, Reranker
+from conftest import source_of
+from memrerank import ArtifactError, InputError, MemrerankError, Reranker
 from memrerank.manifest import Manifest, read_manifest
 from memrerank_calibration.pairs import Pair, read_pairs
 from memrerank_export.errors import CheckpointError, ExportError
 from memrerank_export.export import export
 from memrerank_export.fidelity import built_in_pairs
+from memrerank_export.hub import find_checkpoint
+from memrerank_export.source import read_source
 
 VOCABULARY = 320
 PAIRS = built_in_pairs()[:3]
-STAGES = ("quantizing", "writing", "loading the reference", "comparing with the reference")
+WRITING = "writing int8 weights"
+UNTIL_WRITTEN = ("hashing the checkpoint", WRITING)
+MEASURING = ("loading the reference", "comparing with the reference")
 WEIGHTS = "model.safetensors"
 
 
@@ -68,7 +74,7 @@ def nothing(stage: str, done: int, total: int) -> None:
 
 
 def quick_export(checkpoint: Path, output: Path, precision: str = "int8") -> Manifest:
-    return export(checkpoint, output, precision, PAIRS, nothing)
+    return export(source_of(checkpoint), output, precision, PAIRS, nothing)
 
 
 def left_behind(output: Path) -> list[str]:
@@ -189,7 +195,7 @@ SPOILED = {
     "scaling that is a text": (config(rope_scaling="yarn"), r"rope_scaling.*'yarn'"),
     "quantized": (config(quantization_config={"quant_method": "fp8"}), r"quantized already.*original checkpoint"),
     "biases": (config(attention_bias=True), "attention_bias"),
-    "sliding window": (config(use_sliding_window=True), "use_sliding_window"),
+    "sliding window": (config(use_sliding_window=True), "sliding windows"),
     "another activation": (config(hidden_act="gelu"), "hidden_act 'gelu'; 'silu'"),
     "untied without lm_head": (config(tie_word_embeddings=False), r"Tensor lm_head\.weight is in none of"),
     "no weights": (remove(WEIGHTS), r"lacks model\.safetensors; put the complete safetensors"),
@@ -219,11 +225,11 @@ SPOILED = {
     "tokenizer of another model": (config(vocab_size=200), r"264 tokens and config\.json a vocabulary of 200"),
     "tokenizer without yes": (rename_token("yes", "ja"), r"no token 'yes'.*belongs to the checkpoint"),
     "tokenizer without no": (rename_token("no", "nein"), r"no token 'no'.*belongs to the checkpoint"),
-    "tokenizer without chat": (rename_token("<|im_end|>", "<|end|>"), r"no token <\|im_end\|>.*prompt"),
+    "tokenizer without chat": (rename_token("<|im_end|>", "<|end|>"), r"no token <\|im_end\|>.*template"),
     "tokenizer without thinking": (rename_token("<think>", "<t>"), "no token <think>"),
-    "score tokens outside": (logit_score({"true_token_id": 320, "false_token_id": 1}), r"320 and 1 lie outside"),
-    "negative score tokens": (logit_score({"true_token_id": 1, "false_token_id": -1}), r"1 and -1 lie outside"),
-    "score tokens that are words": (logit_score({"true_token_id": "yes"}), "LogitScore.*integer ids"),
+    "score tokens outside": (logit_score({"true_token_id": 320, "false_token_id": 1}), r"score token 320 lies outside"),
+    "negative score tokens": (logit_score({"true_token_id": 1, "false_token_id": -1}), r"score token -1 lies outside"),
+    "score tokens that are words": (logit_score({"true_token_id": "yes"}), "LogitScore.*integer id"),
     "modules that are no JSON": (write("modules.json", b"{"), r"modules\.json is not valid JSON"),
     "modules of another form": (write("modules.json", b'{"a": 1}'), r"modules\.json"),
 }
@@ -232,13 +238,13 @@ SPOILED = {
 @pytest.mark.parametrize(("spoil", "message"), SPOILED.values(), ids=SPOILED)
 def test_a_bad_checkpoint_is_refused_with_the_cause(checkpoint: Path, output: Path, spoil: Spoil, message: str) -> None:
     spoil(checkpoint)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with pytest.raises(ExportError, match=message) as caught:
         quick_export(checkpoint, output)
     assert "\n" not in str(caught.value)
     assert left_behind(output) == []
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp16", "fp32"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", [Q, NORM, "model.embed_tokens.weight", "model.norm.weight"])
 def test_weights_that_are_no_numbers_are_refused(
@@ -273,7 +279,7 @@ def test_an_odd_head_size_is_refused(tmp_path: Path, output: Path) -> None:
 
 def test_what_is_no_folder_is_refused(small_checkpoint: Path, output: Path) -> None:
     for path in (small_checkpoint / "missing", small_checkpoint / WEIGHTS):
-        with pytest.raises(CheckpointError, match=f"{path} is not a folder; give the folder of a checkpoint"):
+        with pytest.raises(CheckpointError, match=f"{path} is neither a folder nor the id of a repository on the hub"):
             quick_export(path, output)
     assert left_behind(output) == []
 
@@ -287,27 +293,90 @@ def test_an_unknown_precision_is_refused(small_checkpoint: Path, output: Path) -
 # Exports that do not finish
 
 
-@pytest.mark.parametrize("at_end", [False, True], ids=["first step", "last step"])
-@pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_export_leaves_nothing(small_checkpoint: Path, output: Path, stage: str, at_end: bool) -> None:
-    seen = []
-
+def interrupted_export(checkpoint: Path, output: Path, stage: str, *, at_end: bool) -> None:
     def interrupt(name: str, done: int, total: int) -> None:
-        seen.append(name)
         if name == stage and (done == total or not at_end):
-            assert left_behind(output) != []
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(small_checkpoint, output, "int8", PAIRS, interrupt)
-    assert seen[-1] == stage
+        export(source_of(checkpoint), output, "int8", PAIRS, interrupt)
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["first step", "last step"])
+@pytest.mark.parametrize("stage", UNTIL_WRITTEN)
+def test_an_export_interrupted_before_all_is_written_leaves_nothing(
+    small_checkpoint: Path, output: Path, stage: str, at_end: bool
+) -> None:
+    interrupted_export(small_checkpoint, output, stage, at_end=at_end)
     assert left_behind(output) == []
+
+
+@pytest.mark.parametrize("at_end", [False, True], ids=["first step", "last step"])
+@pytest.mark.parametrize("stage", MEASURING)
+def test_an_export_interrupted_while_it_measures_goes_on_from_what_is_written(
+    small_checkpoint: Path, output: Path, stage: str, at_end: bool
+) -> None:
+    interrupted_export(small_checkpoint, output, stage, at_end=at_end)
+    assert left_behind(output) == [output.name]
+    assert read_manifest(output).fidelity == {"reference": None, "reason": "it was not measured"}
+    written = {path.name: path.stat().st_ino for path in output.glob("model.*")}
+    stages = set()
+    finished = export(source_of(small_checkpoint), output, "int8", PAIRS, lambda stage, done, total: stages.add(stage))
+    assert WRITING not in stages
+    assert {path.name: path.stat().st_ino for path in output.glob("model.*")} == written
+    assert finished.fidelity["pairs"] == len(PAIRS)
+    assert finished == quick_export(small_checkpoint, output.with_name("in one go"))
+
+
+def test_an_export_killed_before_its_known_pair_was_scored_does_not_load(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memrerank_export.export._measure_probe", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        quick_export(small_checkpoint, output)
+    monkeypatch.undo()
+    with pytest.raises(ArtifactError, match="Run the same memrerank-export command again"):
+        Reranker.load(output)
+    quick_export(small_checkpoint, output)
+    assert Reranker.load(output).score("why?", ["because"]).shape == (1,)
+
+
+def test_fidelity_can_be_skipped_and_measured_later(small_checkpoint: Path, output: Path) -> None:
+    skipped = export(source_of(small_checkpoint), output, "int8", None, nothing)
+    assert skipped.fidelity["reference"] is None
+    measured = quick_export(small_checkpoint, output)
+    assert measured.fidelity["reference"].startswith("transformers ")
+    assert measured.model_id == skipped.model_id
+    assert measured.probe == skipped.probe
+
+
+@pytest.mark.parametrize("other", ["precision", "instruction", "checkpoint"])
+def test_an_artifact_made_otherwise_is_not_taken_for_the_same(
+    small_checkpoint: Path, checkpoint: Path, output: Path, other: str
+) -> None:
+    quick_export(small_checkpoint, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    source = read_source(
+        find_checkpoint(str(small_checkpoint), None), None, "Another" if other == "instruction" else None
+    )
+    if other == "checkpoint":
+        poison(NORM, 1.5)(checkpoint)
+        source = source_of(checkpoint)
+    with pytest.raises(ExportError, match="artifact of another checkpoint, or one made with other options"):
+        export(source, output, "fp32" if other == "precision" else "int8", PAIRS, nothing)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_progress_counts_every_stage_to_its_end(small_checkpoint: Path, output: Path) -> None:
     steps: dict[str, list[tuple[int, int]]] = {}
-    export(small_checkpoint, output, "int8", PAIRS, lambda stage, *step: steps.setdefault(stage, []).append(step))
-    assert tuple(steps) == STAGES
+    export(
+        source_of(small_checkpoint),
+        output,
+        "int8",
+        PAIRS,
+        lambda stage, *step: steps.setdefault(stage, []).append(step),
+    )
+    assert tuple(steps) == UNTIL_WRITTEN + MEASURING
     for counted in steps.values():
         assert counted == sorted(counted)
         assert counted[-1][0] == counted[-1][1]
@@ -321,23 +390,23 @@ def test_too_little_space_is_an_error_before_writing(
     stages = []
     usage = SimpleNamespace(total=10**12, used=10**12 - free, free=free)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ExportError, match=r"needs .* MB .*free.*make room or give a folder on another disk"):
-        export(small_checkpoint, output, "int8", PAIRS, lambda stage, *step: stages.append(stage))
-    assert "writing" not in stages
+    with pytest.raises(ExportError, match=r"MB are needed .*free.*make room or give a folder on another disk"):
+        export(source_of(small_checkpoint), output, "int8", PAIRS, lambda stage, *step: stages.append(stage))
+    assert WRITING not in stages
     assert left_behind(output) == []
 
 
 def test_a_disk_that_fills_up_is_an_error(small_checkpoint: Path, output: Path) -> None:
     def fill_up(stage: str, done: int, total: int) -> None:
-        if stage == "writing" and done == total // 2:
+        if stage == WRITING and done >= total // 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(ExportError, match=f"cannot be written to {output} .*No space left"):
-        export(small_checkpoint, output, "int8", PAIRS, fill_up)
+        export(source_of(small_checkpoint), output, "int8", PAIRS, fill_up)
     assert left_behind(output) == []
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp16", "fp32"])
 def test_a_file_that_the_system_refuses_to_write_is_an_error(
     small_checkpoint: Path, output: Path, precision: str
 ) -> None:
@@ -368,12 +437,12 @@ def test_an_output_that_exists_is_refused_and_left_alone(small_checkpoint: Path,
 
 def test_an_output_made_by_another_in_the_meantime_is_left_alone(small_checkpoint: Path, output: Path) -> None:
     def make(stage: str, done: int, total: int) -> None:
-        if stage == "writing" and done == 1:
+        if stage == WRITING and done < total and not output.exists():
             output.mkdir()
             (output / "theirs").write_text("theirs")
 
     with pytest.raises(ExportError, match=str(output)):
-        export(small_checkpoint, output, "int8", PAIRS, make)
+        export(source_of(small_checkpoint), output, "int8", PAIRS, make)
     assert left_behind(output) == [output.name]
     assert [path.name for path in output.iterdir()] == ["theirs"]
 
@@ -394,7 +463,7 @@ def test_folders_above_the_output_are_made(small_checkpoint: Path, output: Path)
 # What an export writes
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp16", "fp32"])
 def test_the_same_checkpoint_gives_the_same_bytes(small_checkpoint: Path, output: Path, precision: str) -> None:
     second = output.with_name("second")
     quick_export(small_checkpoint, output, precision)
@@ -439,26 +508,35 @@ def test_fidelity_is_measured_against_transformers(
         assert found["kendall_tau"] == 1
 
 
-@pytest.mark.parametrize("missing", ["transformers", "torch"])
-def test_fidelity_is_null_where_the_reference_is_not_installed(
+@pytest.mark.parametrize("missing", ["transformers", "torch", "memory"])
+def test_fidelity_is_measured_against_our_own_fp32_where_transformers_cannot_run(
     small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
+    with_transformers = quick_export(small_checkpoint, output.with_name("with")).fidelity
+    if missing == "memory":
+        monkeypatch.setattr("memrerank_export.reference._free_memory", lambda: 1000)
+    else:
+        monkeypatch.setitem(sys.modules, missing, None)
     found = quick_export(small_checkpoint, output).fidelity
+    assert found["reference"].startswith("memrerank ")
+    assert found["max_difference"] == pytest.approx(with_transformers["max_difference"], abs=1e-4)
+    assert found["kendall_tau"] == with_transformers["kendall_tau"]
+    assert Reranker.load(output).manifest.fidelity == found
+    assert left_behind(output) == ["artifact", "with"]
+
+
+@pytest.mark.parametrize(("precision", "reason"), [("fp32", "not installed"), ("int8", "MB are free")])
+def test_fidelity_is_null_with_the_reason_where_there_is_no_reference(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch, precision: str, reason: str
+) -> None:
+    export(source_of(small_checkpoint), output, precision, None, nothing)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    found = quick_export(small_checkpoint, output, precision).fidelity
     assert found["reference"] is None
-    assert missing in found["reason"]
-    assert "pip install 'memrerank[encoders]'" in found["reason"]
+    assert reason in found["reason"]
     assert not {"max_difference", "kendall_tau"} & found.keys()
     assert Reranker.load(output).manifest.fidelity == found
-
-
-def test_fidelity_is_null_where_the_reference_does_not_fit_in_memory(
-    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("memrerank_export.fidelity._free_memory", lambda: 1000)
-    found = quick_export(small_checkpoint, output).fidelity
-    assert found["reference"] is None
-    assert "memory" in found["reason"]
 
 
 def test_exporting_needs_neither_torch_nor_transformers(small_checkpoint: Path, output: Path) -> None:
@@ -474,7 +552,7 @@ def test_exporting_needs_neither_torch_nor_transformers(small_checkpoint: Path, 
         [sys.executable, "-c", code, small_checkpoint, output], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "fidelity: null, because transformers is not installed" in done.stdout
+    assert "against memrerank" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
 

@@ -49,14 +49,16 @@ def read_back(tokenizer_json: Path) -> Callable[[Sequence[int]], str]:
 
 def load_with_score_vector(artifact: Path, change: Callable[[np.ndarray], np.ndarray]) -> Reranker:
     """The artifact with another score vector, loaded without the checks that would notice."""
-    graph = artifact / "model.onnx"
-    model = onnx.load(graph, load_external_data=False)
+    model = onnx.load(artifact / "model.onnx", load_external_data=False)
     (stored,) = (tensor for tensor in model.graph.initializer if tensor.name == "score.weight")
-    vector = onnx.numpy_helper.to_array(stored)
-    for path in (graph, artifact / "model.onnx.data"):
-        content = path.read_bytes()
-        path.unlink()
-        path.write_bytes(content.replace(vector.tobytes(), change(vector).astype(np.float32).tobytes()))
+    place = {entry.key: entry.value for entry in stored.external_data}
+    offset, length = int(place["offset"]), int(place["length"])
+    data = artifact / place["location"]
+    content = bytearray(data.read_bytes())
+    vector = np.frombuffer(content, np.float32, length // 4, offset)
+    content[offset : offset + length] = change(vector.copy()).astype(np.float32).tobytes()
+    data.unlink()
+    data.write_bytes(content)
     return Reranker.load(artifact, verify=False, probe=False)
 
 

@@ -18,7 +18,7 @@ from memrerank.artifact import record_file
 from memrerank.manifest import compute_model_id, read_manifest, write_manifest
 from memrerank.prompt import PromptEncoder
 from memrerank.tokenization import load_plain_tokenizer, without_added_tokens
-from memrerank_export.prompts import qwen3_template
+from memrerank_export.prompts import as_template, built_in_prompt
 from reference import official_ids
 
 ADDED_TOKENS: dict[str, int] = {
@@ -59,7 +59,7 @@ def plain_tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEncoder:
-    template = qwen3_template(Tokenizer.from_file(str(tokenizer_json)))
+    template = as_template(built_in_prompt("Qwen3ForCausalLM"), Tokenizer.from_file(str(tokenizer_json)), None)
     return PromptEncoder(template, load_plain_tokenizer(plain_tokenizer_json), max_tokens=100_000)
 
 

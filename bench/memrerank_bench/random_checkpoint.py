@@ -33,17 +33,38 @@ CONFIG_06B: dict[str, Any] = {
 }
 
 
-def write_random_checkpoint(folder: Path, config: dict[str, Any], tokenizer: Path, seed: int = 0) -> Path:
-    """Write a bf16 checkpoint of `config`'s shape to `folder`, one tensor in memory at a time."""
+CONFIG_4B = CONFIG_06B | {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+}
+
+BLOCK_NUMBERS = 1 << 23
+"""Numbers that are in memory at a time."""
+
+
+def write_random_checkpoint(
+    folder: Path, config: dict[str, Any], tokenizer: Path, *, separate_head: bool = False, seed: int = 0
+) -> Path:
+    """Write a bf16 checkpoint of `config`'s shape to `folder`, a few rows of a tensor in memory at a time.
+
+    `separate_head` adds an `lm_head.weight`, which MemReranker-4B has although its config says that it is tied.
+    """
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
     shapes = _shapes(config)
+    if separate_head:
+        shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
     random = np.random.default_rng(seed)
     with (folder / "model.safetensors").open("wb") as file:
         file.write(_header(shapes))
         for name, shape in shapes.items():
-            file.write(_tensor(random, name, shape).tobytes())
+            step = max(1, BLOCK_NUMBERS // shape[-1])
+            for start in range(0, shape[0], step):
+                rows = min(step, shape[0] - start)
+                file.write(_values(random, name, (rows, *shape[1:])).tobytes())
     return folder
 
 
@@ -69,7 +90,7 @@ def _shapes(c: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | {"model.norm.weight": (hidden,)}
 
 
-def _tensor(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if name.endswith("norm.weight"):
         return random.uniform(0.5, 1.5, shape).astype(ml_dtypes.bfloat16)
     return (random.standard_normal(shape, np.float32) * np.float32(0.03)).astype(ml_dtypes.bfloat16)

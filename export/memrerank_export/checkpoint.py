@@ -1,4 +1,4 @@
-"""Reading a checkpoint folder: config.json, safetensors shards, tokenizer files. One tensor at a time."""
+"""Reading a checkpoint folder: its JSON files, and its safetensors shards a few rows at a time."""
 
 from __future__ import annotations
 
@@ -23,44 +23,32 @@ _FLOAT_TYPES = ("F32", "F16", "BF16", "F64")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint folder whose tensors are known by name and shape and read on demand."""
+class Tensors:
+    """The tensors of a checkpoint folder, known by name and shape and read on demand."""
 
     folder: Path
-    config: Mapping[str, Any]
     files: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     file_of: Mapping[str, str]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.shapes
+    def read_rows(self, name: str, start: int, stop: int) -> Array:
+        """Rows `start` to `stop` of the tensor `name` as float32.
 
-    def read(self, name: str) -> Array:
-        """The tensor `name` as float32."""
+        The file is opened for the moment only: pages of a mapped file count as resident memory.
+        """
         with safe_open(self.folder / self.file_of[name], framework="numpy") as shard:
-            return _finite(name, shard.get_tensor(name))
-
-    def read_row(self, name: str, row: int) -> Array:
-        """One row of the matrix `name` as float32."""
-        with safe_open(self.folder / self.file_of[name], framework="numpy") as shard:
-            rows = _finite(name, shard.get_slice(name)[row : row + 1])
-        return rows.reshape(-1)
+            return _finite(name, shard.get_slice(name)[start:stop])
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Open the checkpoint in `folder` and index its tensors without reading their values."""
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder} is not a folder; give the folder of a checkpoint (config.json, *.safetensors, tokenizer.json)."
-        )
-    config = read_json(folder / "config.json", dict)
+def open_tensors(folder: Path) -> Tensors:
+    """Index the tensors of the checkpoint in `folder` without reading their values."""
     files = _shard_names(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     file_of: dict[str, str] = {}
     for file in files:
         for name, shape in _shapes_in(folder / file).items():
             shapes[name], file_of[name] = shape, file
-    return Checkpoint(folder, config, files, shapes, file_of)
+    return Tensors(folder, files, shapes, file_of)
 
 
 def read_json(path: Path, kind: type[JsonT]) -> JsonT:

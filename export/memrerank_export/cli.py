@@ -1,9 +1,10 @@
-"""memrerank-export: from a checkpoint folder to an artifact folder."""
+"""memrerank-export: from a checkpoint to an artifact folder."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -12,72 +13,114 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memrerank import MemrerankError
-from memrerank.manifest import Manifest
 from memrerank_export.config import PRECISIONS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from memrerank_calibration.pairs import Pair
+    from memrerank_export.source import Source
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as an exception does: nothing is left behind
     try:
         _run(options)
-    except MemrerankError as error:
+    except (MemrerankError, OSError) as error:
         return _fail(str(error))
     except ImportError as error:
         return _fail(f"{error.name} is not installed; pip install 'memrerank[export]' brings what exporting needs.")
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written.")
+        return _fail(
+            f"interrupted; run the same command again, which goes on from {options.output} if that is written."
+        )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="memrerank-export",
-        description="Turn the checkpoint of a Qwen3 reranker (Qwen3-Reranker, MemReranker) into an artifact that "
-        "memrerank runs with ONNX Runtime. Prints the size, the error of the weights and the fidelity of the scores.",
+        description="Turn the checkpoint of a reranker (Qwen3-Reranker, MemReranker, mxbai-rerank-v2) into an artifact "
+        "that memrerank runs with ONNX Runtime. Prints the size, the error of the weights and the fidelity of the "
+        "scores.",
     )
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="folder with config.json, *.safetensors and tokenizer.json"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="folder with config.json, *.safetensors and tokenizer.json, or the id of a repository on the hub",
     )
-    parser.add_argument("output", type=Path, metavar="OUT", help="folder to write; it must not exist")
+    parser.add_argument(
+        "output", type=Path, metavar="OUT", help="folder to write; an export that was interrupted there is completed"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="int8",
-        help="int8 (default): 8-bit weights and activations; fp32: as the checkpoint",
+        help="int8 (default): 8-bit weights and activations, the fastest; int4: 4-bit weights, the smallest; "
+        "fp16: 16-bit weights, computed in fp32 on a CPU; fp32",
     )
     parser.add_argument("--device", choices=("cpu",), default="cpu", help="the device that the artifact will run on")
+    parser.add_argument("--revision", help="branch, tag or commit of a repository on the hub")
     parser.add_argument(
+        "--template", type=Path, metavar="FILE.json", help="the prompt, for a checkpoint that wants another than usual"
+    )
+    parser.add_argument("--instruction", metavar="TEXT", help="the instruction that a call without one will use")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and the size and memory")
+    fidelity = parser.add_mutually_exclusive_group()
+    fidelity.add_argument(
         "--pairs",
         type=Path,
         metavar="FILE.jsonl",
         help="pairs on which scores are compared with the checkpoint's own (default: built-in ones)",
     )
+    fidelity.add_argument("--no-fidelity", action="store_true", help="do not compare scores with the checkpoint's own")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    from memrerank_calibration.pairs import read_pairs
+    from memrerank_export.estimate import estimate
     from memrerank_export.export import export
-    from memrerank_export.fidelity import built_in_pairs
+    from memrerank_export.report import estimate_report, export_report
 
-    pairs = read_pairs(options.pairs) if options.pairs else built_in_pairs()
+    source = _source(options)
+    if options.dry_run:
+        planned = estimate(source, options.precision)
+        print(json.dumps(asdict(planned)) if options.json else estimate_report(planned))
+        return
     start = time.monotonic()
     bars = ProgressBars()
     try:
-        manifest = export(options.checkpoint, options.output, options.precision, pairs, bars)
+        manifest = export(source, options.output, options.precision, _pairs(options), bars)
     finally:
         bars.close()
-    seconds = time.monotonic() - start
-    print(
-        json.dumps(_as_json(manifest, options.output, seconds))
-        if options.json
-        else _report(manifest, options.output, seconds)
-    )
+    seconds = round(time.monotonic() - start, 1)
+    if options.json:
+        shown = {key: value for key, value in asdict(manifest).items() if key != "template"}
+        print(json.dumps({"output": str(options.output), "seconds": seconds, **shown}))
+    else:
+        print(export_report(manifest, options.output, seconds))
+
+
+def _source(options: argparse.Namespace) -> Source:
+    from memrerank_export.hub import find_checkpoint
+    from memrerank_export.prompts import read_prompt
+    from memrerank_export.source import read_source
+
+    prompt = read_prompt(options.template) if options.template else None
+    origin = find_checkpoint(options.checkpoint, options.revision, with_weights=not options.dry_run)
+    return read_source(origin, prompt, options.instruction)
+
+
+def _pairs(options: argparse.Namespace) -> list[Pair] | None:
+    from memrerank_calibration.pairs import read_pairs
+    from memrerank_export.fidelity import built_in_pairs
+
+    if options.no_fidelity:
+        return None
+    return read_pairs(options.pairs) if options.pairs else built_in_pairs()
 
 
 class ProgressBars:
@@ -93,53 +136,13 @@ class ProgressBars:
 
         if self._bar is None or self._stage != stage:
             self.close()
-            self._stage, self._bar = stage, tqdm(total=total, desc=stage, disable=None)
+            self._stage, self._bar = stage, tqdm(total=total, desc=stage, disable=None, unit_scale=True)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         """End the present bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _report(manifest: Manifest, output: Path, seconds: float) -> str:
-    size = sum(record.size for record in manifest.files.values())
-    lines = [
-        f"{output}: {manifest.architecture}, {manifest.precision}, {size / 1e6:.1f} MB in {seconds:.0f} s",
-        *(f"  {name:16} {record.size / 1e6:10.1f} MB" for name, record in manifest.files.items()),
-        f"weights: {_weight_errors(manifest)}",
-        f"fidelity: {_fidelity(manifest)}",
-        f"try it: memrerank rerank QUERY --memories FILE.jsonl --artifact {output}",
-    ]
-    return "\n".join(lines)
-
-
-def _weight_errors(manifest: Manifest) -> str:
-    worst = sorted(manifest.plan.items(), key=lambda item: -item[1].error)[:3]
-    if not worst or worst[0][1].error == 0:
-        return "stored exactly"
-    mean = sum(record.error for record in manifest.plan.values()) / len(manifest.plan)
-    named = ", ".join(f"{name} {record.error:.4f}" for name, record in worst)
-    return f"relative error {mean:.4f} on average over {len(manifest.plan)} matrices; largest {named}"
-
-
-def _fidelity(manifest: Manifest) -> str:
-    found = manifest.fidelity
-    if found["reference"] is None:
-        return f"null, because {found['reason']}"
-    tau = "not defined" if found["kendall_tau"] is None else f"{found['kendall_tau']:.4f}"
-    return (
-        f"logits differ by at most {found['max_difference']:.4g} and {found['mean_difference']:.4g} on average, "
-        f"Kendall's tau {tau} ({found['pairs']} pairs, against {found['reference']})"
-    )
-
-
-def _as_json(manifest: Manifest, output: Path, seconds: float) -> dict[str, object]:
-    return {
-        "output": str(output),
-        "seconds": round(seconds, 1),
-        **{key: value for key, value in asdict(manifest).items() if key != "template"},
-    }
 
 
 def _fail(reason: str) -> int:

@@ -8,17 +8,26 @@ from typing import Any
 
 from memrerank_export.errors import CheckpointError
 
-CAUSAL_LM = "Qwen3ForCausalLM"
-SEQUENCE_CLASSIFICATION = "Qwen3ForSequenceClassification"
-SUPPORTED = (CAUSAL_LM, SEQUENCE_CLASSIFICATION)
-PRECISIONS = ("fp32", "int8")
+SUPPORTED = (
+    "Qwen3ForCausalLM",
+    "Qwen3ForSequenceClassification",
+    "Qwen2ForCausalLM",
+    "Qwen2ForSequenceClassification",
+)
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
 
 @dataclass(frozen=True)
-class Qwen3Config:
-    """Shape of a Qwen3 decoder; fields are named as in config.json."""
+class DecoderConfig:
+    """Shape of a Qwen2 or Qwen3 decoder; fields are named as in config.json.
+
+    Qwen3 norms every head of queries and keys (`query_key_norm`); Qwen2 adds a bias to queries, keys and values
+    instead (`query_key_value_bias`).
+    """
 
     architecture: str
+    query_key_norm: bool
+    query_key_value_bias: bool
     num_hidden_layers: int
     hidden_size: int
     intermediate_size: int
@@ -29,6 +38,12 @@ class Qwen3Config:
     max_position_embeddings: int
     rms_norm_eps: float
     rope_theta: float
+    tie_word_embeddings: bool
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the checkpoint has a one-label head in place of a language model's."""
+        return self.architecture.endswith("ForSequenceClassification")
 
     @property
     def query_size(self) -> int:
@@ -41,7 +56,7 @@ class Qwen3Config:
         return self.num_key_value_heads * self.head_dim
 
 
-def parse_config(config: Mapping[str, Any]) -> Qwen3Config:
+def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """Read config.json, in the layout of transformers 4 or 5; refuse what the graph does not cover."""
     architecture = _architecture(config)
     _refuse_unsupported(config)
@@ -60,10 +75,13 @@ def parse_config(config: Mapping[str, Any]) -> Qwen3Config:
             f"config.json has {sizes['num_attention_heads']} attention heads for "
             f"{sizes['num_key_value_heads']} key-value heads; the first must be a multiple of the second."
         )
-    return Qwen3Config(
+    return DecoderConfig(
         architecture=architecture,
+        query_key_norm=architecture.startswith("Qwen3"),
+        query_key_value_bias=architecture.startswith("Qwen2"),
         rms_norm_eps=_positive_float(config, "rms_norm_eps"),
         rope_theta=_rope_theta(config),
+        tie_word_embeddings=config.get("tie_word_embeddings") is not False,
         **sizes,
     )
 
@@ -96,8 +114,8 @@ def _architecture(config: Mapping[str, Any]) -> str:
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if config.get("attention_bias"):
         raise CheckpointError("config.json sets attention_bias; a Qwen3 reranker without biases was expected.")
-    if config.get("use_sliding_window"):
-        raise CheckpointError("config.json sets use_sliding_window; only full attention is supported.")
+    if config.get("use_sliding_window") or "sliding_attention" in (config.get("layer_types") or ()):
+        raise CheckpointError("config.json asks for sliding windows; only full attention is supported.")
     if config.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"config.json has hidden_act {config['hidden_act']!r}; 'silu' was expected.")
     if config.get("quantization_config") is not None:
@@ -105,7 +123,7 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
             "config.json has a quantization_config: the weights are quantized already. "
             "Export from the original checkpoint in bf16, fp16 or fp32."
         )
-    if SEQUENCE_CLASSIFICATION in (config.get("architectures") or []) and _label_count(config) != 1:
+    if config["architectures"][0].endswith("ForSequenceClassification") and _label_count(config) != 1:
         raise CheckpointError(
             f"This classifier has {_label_count(config)} labels; a reranker with exactly one was expected."
         )

@@ -9,3 +9,7 @@ class ExportError(MemrerankError):
 
 class CheckpointError(ExportError):
     """The checkpoint is incomplete, contradicts itself or is of a kind that is not supported."""
+
+
+class TemplateError(ExportError):
+    """A template file is not one, or does not go with the checkpoint's tokenizer."""

@@ -1,28 +1,26 @@
-"""The whole way from a checkpoint folder to an artifact folder, a function per step."""
+"""The whole way from a checkpoint to an artifact folder: write it, then run it once and measure it."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from tokenizers import Tokenizer
 
 from memrerank import Reranker
-from memrerank.artifact import record_file, sha256_of
+from memrerank.artifact import open_artifact, record_file, sha256_of
 from memrerank.manifest import (
     FORMAT_VERSION,
     GRAPH,
+    MANIFEST,
     TOKENIZER,
     WEIGHTS,
     LayerRecord,
-    Limits,
     Manifest,
     Probe,
     compute_model_id,
@@ -30,170 +28,194 @@ from memrerank.manifest import (
 )
 from memrerank.tokenization import without_added_tokens
 from memrerank_calibration.pairs import Pair
-from memrerank_export.checkpoint import Checkpoint, open_checkpoint
-from memrerank_export.config import PRECISIONS, Qwen3Config, parse_config
-from memrerank_export.errors import CheckpointError, ExportError
-from memrerank_export.fidelity import Progress, measure_fidelity
-from memrerank_export.prompts import qwen3_template
+from memrerank_export.config import PRECISIONS
+from memrerank_export.errors import ExportError
+from memrerank_export.fidelity import measure_fidelity
 from memrerank_export.quantize import plan_for, quantize
-from memrerank_export.qwen3 import build_graph
-from memrerank_export.weights import ScoreTokens, Weights, find_score_tokens, read_weights
-
-MAX_TOKENS = 8192
-"""The longest prompt of Qwen3-Reranker's published recipe."""
+from memrerank_export.reference import NoReferenceError, Reference, own_reference
+from memrerank_export.source import Source
+from memrerank_export.store import store, stored_size
+from memrerank_export.weights import Weights
 
 PROBE = ("Who called?", "[2024-03-04 18:20] Nora: I called.")
 
-PROBE_TOLERANCE = {"fp32": 1e-3, "int8": 3e-2}
+PROBE_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": 3e-2, "int4": 3e-2}
 """Share of the score's scale, by precision, by which another machine's logit may differ."""
 
+NOT_MEASURED = {"reference": None, "reason": "it was not measured"}
 
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint that has been read and found consistent."""
-
-    checkpoint: Checkpoint
-    config: Qwen3Config
-    tokenizer: Tokenizer
-    tokens: ScoreTokens
-    weights: Weights
+Progress = Callable[[str, int, int], None]
+"""Told the name of a stage and how many of how many steps are done."""
 
 
-def read_source(folder: Path) -> Source:
-    """Open the checkpoint in `folder`; CheckpointError says what is wrong with it."""
-    checkpoint = open_checkpoint(folder)
-    config = parse_config(checkpoint.config)
-    tokenizer = _read_tokenizer(folder / TOKENIZER, config)
-    tokens = find_score_tokens(checkpoint, tokenizer.token_to_id)
-    return Source(checkpoint, config, tokenizer, tokens, read_weights(checkpoint, config, tokens))
+def export(source: Source, output: Path, precision: str, pairs: Sequence[Pair] | None, progress: Progress) -> Manifest:
+    """Make the artifact of a checkpoint in the folder `output`: write it, run it once, measure its fidelity on `pairs`.
 
-
-def export(checkpoint: Path, output: Path, precision: str, pairs: Sequence[Pair], progress: Progress) -> Manifest:
-    """Write the artifact of a checkpoint folder to the new folder `output`.
-
-    All work happens in a temporary folder beside it that is renamed at the end, so `output` is whole or absent.
-    `pairs` are what the artifact's fidelity is measured on.
+    `output` appears when all its files are whole, and is used as it is when an earlier export wrote it from the same
+    checkpoint with the same options; so an export that was interrupted while it measured goes on from there.
+    Without `pairs`, the fidelity is not measured.
     """
-    if output.exists():
-        raise ExportError(f"{output} exists already; give a new folder, or remove this one first.")
     if precision not in PRECISIONS:
         raise ExportError(f"The precision is {precision!r}; one of {', '.join(PRECISIONS)} was expected.")
-    source = read_source(checkpoint)
+    earlier = _open_earlier(output) if output.exists() else None
+    weights = source.weights()
+    provenance = _provenance(source, progress)
+    if earlier is None:
+        manifest = _write(source, weights, output, precision, provenance, progress)
+    else:
+        manifest = _require_same(earlier, source, output, precision, provenance)
+    reranker = Reranker.assemble(output, manifest, device="cpu")
+    manifest = replace(manifest, probe=_measure_probe(reranker, source.logit_scale(weights), precision))
+    write_manifest(manifest, output)
+    if pairs is not None:
+        fidelity = _fidelity(source, weights, reranker, pairs, output, progress)
+        manifest = replace(manifest, fidelity=fidelity)
+        write_manifest(manifest, output)
+    return manifest
+
+
+def write_model(
+    source: Source, weights: Weights, precision: str, folder: Path, progress: Progress
+) -> dict[str, LayerRecord]:
+    """Write graph and weights into `folder`, with little of them in memory at a time; what became of each matrix."""
+    # Transformations of the weights belong here: Weights -> Weights.
+    model = source.build_graph()
+    plan = plan_for(model, precision)
+    quantize(model, plan)
+    _require_space(folder, stored_size(source.shapes, plan))
+    total, done = sum(weight.size for weight in weights.values()), 0
+
+    def on_numbers(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(f"writing {precision} weights", done, total)
+
+    records = store(model, weights, plan, folder / WEIGHTS, on_numbers)
+    ir.save(model, folder / GRAPH)
+    return records
+
+
+def _write(
+    source: Source, weights: Weights, output: Path, precision: str, provenance: dict[str, Any], progress: Progress
+) -> Manifest:
+    """Write the artifact in a temporary folder beside `output` that is renamed at the end."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
             folder = Path(temporary) / output.name
             folder.mkdir()
-            manifest = _write_artifact(source, folder, precision, pairs, progress)
+            layers = write_model(source, weights, precision, folder, progress)
+            original = (source.origin.folder / TOKENIZER).read_text(encoding="utf-8")
+            (folder / TOKENIZER).write_text(without_added_tokens(original), encoding="utf-8")
+            manifest = _describe(source, folder, precision, layers, provenance)
+            write_manifest(manifest, folder)
             folder.rename(output)
     except OSError as error:
         raise ExportError(f"The artifact cannot be written to {output} ({error}); nothing was left there.") from error
     return manifest
 
 
-def _write_artifact(
-    source: Source, folder: Path, precision: str, pairs: Sequence[Pair], progress: Progress
-) -> Manifest:
-    max_tokens = min(MAX_TOKENS, source.config.max_position_embeddings)
-    # Transformations of the weights belong here: Weights -> Weights.
-    model = build_graph(source.config, source.weights, max_tokens)
-    layers = quantize(model, plan_for(model, precision), lambda *done: progress("quantizing", *done))
-    _require_space(folder, model)
-    _save(model, folder, progress)
-    original = (source.checkpoint.folder / TOKENIZER).read_text(encoding="utf-8")
-    (folder / TOKENIZER).write_text(without_added_tokens(original), encoding="utf-8")
-    manifest = _describe(source, folder, precision, layers, max_tokens)
-    reranker = Reranker.assemble(folder, manifest, device="cpu")
-    manifest = replace(
-        manifest,
-        probe=_measure_probe(reranker, source.weights, precision),
-        fidelity=measure_fidelity(reranker, pairs, source.checkpoint, source.config, source.weights, progress),
-    )
-    write_manifest(manifest, folder)
-    return manifest
-
-
-def _save(model: ir.Model, folder: Path, progress: Progress) -> None:
-    """Write the graph and, tensor by tensor, its weights."""
-
-    def on_tensor(_: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
-        progress("writing", info.index + 1, info.total)
-
-    try:
-        ir.save(model, folder / GRAPH, external_data=WEIGHTS, callback=on_tensor)
-    except Exception as error:  # onnx-ir wraps what reading a small tensor raises
-        raise _root_cause(error) from error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _describe(
-    source: Source, folder: Path, precision: str, layers: dict[str, LayerRecord], max_tokens: int
+    source: Source, folder: Path, precision: str, layers: dict[str, LayerRecord], provenance: dict[str, Any]
 ) -> Manifest:
     files = {name: record_file(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
-    template = qwen3_template(source.tokenizer)
     return Manifest(
         format_version=FORMAT_VERSION,
-        model_id=compute_model_id(files, template),
-        family="decoder",
-        architecture=source.config.architecture,
+        model_id=compute_model_id(files, source.template),
+        family=source.family,
+        architecture=source.architecture,
         device="cpu",
         precision=precision,
         plan=layers,
-        template=template,
-        limits=Limits(max_tokens),
-        probe=Probe(*PROBE, logit=0.0, tolerance=0.0),
+        template=source.template,
+        limits=source.limits,
+        probe=None,
         files=files,
         calibration=None,
-        fidelity={},
-        source=_provenance(source),
+        fidelity=NOT_MEASURED,
+        source=provenance,
     )
 
 
-def _provenance(source: Source) -> dict[str, Any]:
-    folder = source.checkpoint.folder.resolve()
+def _provenance(source: Source, progress: Progress) -> dict[str, Any]:
+    folder = source.origin.folder
+    names = sorted({"config.json", TOKENIZER, *(path.name for path in folder.glob("*.safetensors"))})
+    hashes = {}
+    for done, name in enumerate(names, start=1):
+        hashes[name] = sha256_of(folder / name)
+        progress("hashing the checkpoint", done, len(names))
     return {
-        "checkpoint": folder.name,
-        "files": {name: sha256_of(folder / name) for name in ("config.json", TOKENIZER, *source.checkpoint.files)},
-        "score_tokens": [source.tokens.true, source.tokens.false],
+        "checkpoint": source.origin.name,
+        "revision": source.origin.revision,
+        "files": hashes,
+        "template": source.template_name,
+        "score_tokens": [source.score_tokens.true, source.score_tokens.false],
         "made_by": f"memrerank-export {version('memrerank')}",
     }
 
 
-def _measure_probe(reranker: Reranker, weights: Weights, precision: str) -> Probe:
-    """The logit of the known pair here; its tolerance is a share of what the score vector's length makes usual."""
+def _open_earlier(output: Path) -> Manifest:
+    """The manifest of the artifact that an earlier export left in `output`, after checking that it is whole."""
+    if not (output / MANIFEST).is_file():
+        raise ExportError(f"{output} exists already; give a new folder, or remove this one first.")
+    return open_artifact(output, verify=True)
+
+
+def _require_same(
+    earlier: Manifest, source: Source, output: Path, precision: str, provenance: dict[str, Any]
+) -> Manifest:
+    """`earlier`, if it was made from this checkpoint with these options."""
+    asked = (precision, source.template, source.limits, provenance)
+    if (earlier.precision, earlier.template, earlier.limits, earlier.source) != asked:
+        raise ExportError(
+            f"{output} exists already and holds an artifact of another checkpoint, or one made with other options; "
+            "give a new folder, or remove this one first."
+        )
+    return earlier
+
+
+def _measure_probe(reranker: Reranker, scale: float, precision: str) -> Probe:
+    """The logit of the known pair here; its tolerance is a share of the usual size of logits."""
     query, document = PROBE
     logit = float(reranker.score(query, [document], raw=True)[0])
-    scale = float(np.linalg.norm(weights["score.weight"].read() * weights["model.norm.weight"].read()))
     return Probe(query, document, logit, tolerance=PROBE_TOLERANCE[precision] * scale)
 
 
-def _read_tokenizer(path: Path, config: Qwen3Config) -> Tokenizer:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; memrerank needs the checkpoint's tokenizer.json.")
+def _fidelity(
+    source: Source, weights: Weights, reranker: Reranker, pairs: Sequence[Pair], output: Path, progress: Progress
+) -> dict[str, Any]:
+    """The fidelity for the manifest: figures against the best reference that can run here, or null and the reason."""
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(f"{path} is not a tokenizer.json that can be read ({error}).") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise CheckpointError(
-            f"tokenizer.json has {tokenizer.get_vocab_size()} tokens and config.json a vocabulary of "
-            f"{config.vocab_size}; use the tokenizer that belongs to the checkpoint."
-        )
-    return tokenizer
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.reference.", dir=output.parent) as temporary:
+            progress("loading the reference", 0, 1)
+            reference = _reference(source, weights, reranker.manifest.precision, Path(temporary), progress)
+            progress("loading the reference", 1, 1)
+            measured = measure_fidelity(
+                reranker, reference, pairs, lambda *done: progress("comparing with the reference", *done)
+            )
+    except NoReferenceError as error:
+        return {"reference": None, "reason": str(error)}
+    return asdict(measured)
 
 
-def _require_space(folder: Path, model: ir.Model) -> None:
-    needed = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
-    )
+def _reference(source: Source, weights: Weights, precision: str, folder: Path, progress: Progress) -> Reference:
+    """transformers where it can be run, else our own float32 graph, written to `folder` and read from there."""
+    try:
+        return source.reference(weights)
+    except NoReferenceError as reason:
+        if precision == "fp32":
+            raise
+        try:
+            write_model(source, weights, "fp32", folder, progress)
+        except (ExportError, OSError) as error:
+            raise NoReferenceError(f"{reason}; nor can a float32 artifact be written: {error}") from error
+        return own_reference(folder / GRAPH)
+
+
+def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ExportError(
-            f"The artifact needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free beside {folder.name}; "
+            f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free beside {folder.name}; "
             "make room or give a folder on another disk."
         )

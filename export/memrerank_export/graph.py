@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ class Ops:
 
     def __init__(self) -> None:
         self._tape = Tape()
+        self._weights: list[ir.Value] = []
 
     def __call__(self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Attribute) -> ir.Value:
         """Add a node and return its only output."""
@@ -35,16 +36,14 @@ class Ops:
         return self._tape.op_multi_out(op_type, inputs, attributes, num_outputs=outputs, domain=domain)
 
     def constant(self, name: str, array: Array) -> ir.Value:
-        """An initializer whose value is kept in memory: small tensors."""
+        """An initializer with its value: small tensors."""
         return self._tape.initializer(ir.tensor(array, name=name))
 
-    def lazy(self, name: str, shape: Sequence[int], dtype: ir.DataType, read: Callable[[], Array]) -> ir.Value:
-        """An initializer whose value is read when it is needed and never kept: large tensors."""
-
-        def tensor() -> ir.TensorProtocol:
-            return ir.tensor(np.ascontiguousarray(read()), name=name)
-
-        return self._tape.initializer(ir.LazyTensor(tensor, dtype, ir.Shape(shape), name=name))
+    def weight(self, name: str, shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+        """An initializer that has a name and a shape and gets its value when the artifact is stored."""
+        value = ir.val(name, dtype=dtype, shape=ir.Shape(shape))
+        self._weights.append(value)
+        return value
 
     @property
     def nodes(self) -> Sequence[ir.Node]:
@@ -54,7 +53,7 @@ class Ops:
     @property
     def initializers(self) -> Sequence[ir.Value]:
         """The initializers so far."""
-        return self._tape.initializers
+        return [*self._tape.initializers, *self._weights]
 
 
 def graph_input(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:

@@ -10,53 +10,66 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from memrerank.manifest import LayerRecord
+from memrerank_export.forms import BLOCK, FORMS, LEVELS, SMALLEST_SCALE, Form, Part
 from memrerank_export.graph import MICROSOFT, Ops
 
-Float = npt.NDArray[np.float32]
-Int8 = npt.NDArray[np.int8]
-Plan = Mapping[str, str]
-"""The form, "fp32" or "int8", of every weight matrix by the name of its initializer."""
-
-LEVELS = 127
 ZERO_POINT = 128
-SMALLEST_SCALE = np.float32(1e-30)
+INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy level for 8-bit activations, quantized in the blocks of the weights."""
 
 
-def matrices(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value]]:
+@dataclass(frozen=True)
+class Planned:
+    """A weight matrix [rows, columns], whether it is a linear layer's (or holds embeddings), and its form."""
+
+    shape: tuple[int, int]
+    is_linear: bool
+    form_name: str
+
+    @property
+    def form(self) -> Form:
+        """How numbers become bytes."""
+        return FORMS[self.form_name]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tensors that store the matrix."""
+        return self.form.parts(self.shape, transposed=self.is_linear)
+
+
+Plan = Mapping[str, Planned]
+"""Every weight matrix by its name."""
+
+
+def plan_for(model: ir.Model, precision: str) -> Plan:
+    """Every matrix in the form of `precision`; embeddings, whose rows enter as they are, never in less than 8 bits."""
+    plan = {}
+    for node, weight in _matrices(model):
+        is_linear = node.op_type == "MatMul"
+        first, second = (int(size) for size in weight.shape.numpy()) if weight.shape else (0, 0)
+        form = "int8" if precision == "int4" and not is_linear else precision
+        plan[str(weight.name)] = Planned((second, first) if is_linear else (first, second), is_linear, form)
+    return plan
+
+
+def quantize(model: ir.Model, plan: Plan) -> None:
+    """Give every matrix of `model` the nodes and initializers of its form, in place; the values come with storing."""
+    ops = FormOps(Ops())
+    for node, weight in list(_matrices(model)):
+        ops.replace(model.graph, node, weight, plan[str(weight.name)])
+    for initializer in ops.ops.initializers:
+        model.graph.initializers.add(initializer)
+
+
+def _matrices(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value]]:
     """The weight matrices of linear layers and embeddings, each with the node that uses it."""
     for node in model.graph:
         position = {"MatMul": 1, "Gather": 0}.get(node.op_type)
         weight = None if position is None else node.inputs[position]
         if weight is not None and weight.is_initializer():
             yield node, weight
-
-
-def plan_for(model: ir.Model, precision: str) -> Plan:
-    """Every matrix in the form of `precision`."""
-    return {str(weight.name): precision for _, weight in matrices(model)}
-
-
-def quantize(model: ir.Model, plan: Plan, on_matrix: Callable[[int, int], None]) -> dict[str, LayerRecord]:
-    """Give every matrix of `model` the form that `plan` names, in place; what became of each is returned.
-
-    Quantized values are computed again when they are written, so that only one matrix is in memory at a time.
-    `on_matrix` is told how many of how many matrices are done.
-    """
-    shared = Int8Ops(Ops())
-    records: dict[str, LayerRecord] = {}
-    found = list(matrices(model))
-    for done, (node, weight) in enumerate(found, start=1):
-        name = str(weight.name)
-        error = shared.replace(model.graph, node, weight) if plan[name] == "int8" else 0.0
-        records[name] = LayerRecord(plan[name], _shape(weight), error)
-        on_matrix(done, len(found))
-    for initializer in shared.ops.initializers:
-        model.graph.register_initializer(initializer)
-    return records
 
 
 @dataclass(frozen=True)
@@ -67,41 +80,66 @@ class Tokens8Bit:
     largest: ir.Value
 
 
-class Int8Ops:
-    """The nodes of int8 layers, with the constants and the quantized inputs that layers share."""
+Layer = Callable[[ir.Value, Planned, list[ir.Value]], ir.Value]
+"""From a layer's input, its matrix and the tensors that store it to its output."""
+
+
+class FormOps:
+    """The nodes of every form, with the constants and the quantized inputs that layers share."""
 
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
-        self.last_axis = ops.constant("int8.last_axis", np.array([-1], np.int64))
-        self.step = ops.constant("int8.step", np.float32(1 / LEVELS))
-        self.zero_point = ops.constant("int8.zero_point", np.uint8(ZERO_POINT))
-        self.smallest = ops.constant("int8.smallest", SMALLEST_SCALE)
         self.quantized: dict[ir.Value, Tokens8Bit] = {}
+        self.constants: dict[str, ir.Value] = {}
+        self.layers: Mapping[tuple[str, bool], Layer] = {
+            ("fp16", True): self.fp16_linear,
+            ("fp16", False): self.fp16_embedding,
+            ("int8", True): self.int8_linear,
+            ("int8", False): self.int8_embedding,
+            ("int4", True): self.int4_linear,
+        }
 
-    def replace(self, graph: ir.Graph, node: ir.Node, weight: ir.Value) -> float:
-        """Put int8 nodes in the place of `node`; the relative error of the weight is returned."""
+    def replace(self, graph: ir.Graph, node: ir.Node, weight: ir.Value, planned: Planned) -> None:
+        """Put the nodes of the planned form in the place of `node`."""
+        if planned.form_name == "fp32":
+            return
         before = len(self.ops.nodes)
-        scales, error = measure(_read(weight), axis=1 if node.op_type == "Gather" else 0)
-        layer = self.embedding if node.op_type == "Gather" else self.linear
-        output = layer(node, weight, scales)
+        stored = [self.ops.weight(f"{weight.name}{part.suffix}", part.shape, part.dtype) for part in planned.parts]
+        x = node.inputs[0 if planned.is_linear else 1]
+        assert x is not None, f"{node.op_type} of {weight.name} lacks its input"
+        output = self.layers[planned.form_name, planned.is_linear](x, planned, stored)
         nodes = self.ops.nodes[before:]
-        ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, [output])
         del graph.initializers[str(weight.name)]
-        return error
+        ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, [output])
 
-    def linear(self, node: ir.Node, weight: ir.Value, scales: Float) -> ir.Value:
+    def fp16_linear(self, x: ir.Value, _: Planned, stored: list[ir.Value]) -> ir.Value:
+        """x W, computed in float32: ONNX Runtime makes the cast once, when it loads the graph."""
+        return self.ops("MatMul", x, self.as_float(stored[0]))
+
+    def fp16_embedding(self, ids: ir.Value, _: Planned, stored: list[ir.Value]) -> ir.Value:
+        """Rows of a table in 16 bits."""
+        return self.as_float(self.ops("Gather", stored[0], ids))
+
+    def int8_linear(self, x: ir.Value, _: Planned, stored: list[ir.Value]) -> ir.Value:
         """x W, with W [in, out] in 8 bits and one scale per output channel."""
-        x = self.tokens(_input(node, 0))
-        levels, scale = self.stored(weight, scales)
-        y = self.ops("MatMulIntegerToFloat", x.levels, levels, self.step, scale, self.zero_point, domain=MICROSOFT)
-        return self.ops("Mul", y, x.largest)
+        tokens = self.tokens(x)
+        levels, scale = stored
+        y = self.ops("MatMulIntegerToFloat", tokens.levels, levels, self.step, scale, self.zero_point, domain=MICROSOFT)
+        return self.ops("Mul", y, tokens.largest)
 
-    def embedding(self, node: ir.Node, weight: ir.Value, scales: Float) -> ir.Value:
+    def int8_embedding(self, ids: ir.Value, _: Planned, stored: list[ir.Value]) -> ir.Value:
         """Rows of a table [rows, hidden] in 8 bits, one scale per row."""
-        ids = _input(node, 1)
-        levels, scale = self.stored(weight, scales)
-        rows = self.ops("Cast", self.ops("Gather", levels, ids), to=ir.DataType.FLOAT)
-        return self.ops("Mul", rows, self.ops("Gather", scale, ids))
+        levels, scale = stored
+        return self.ops("Mul", self.as_float(self.ops("Gather", levels, ids)), self.ops("Gather", scale, ids))
+
+    def int4_linear(self, x: ir.Value, planned: Planned, stored: list[ir.Value]) -> ir.Value:
+        """x W, with W [out, in] in 4 bits and one scale per output channel and block of the input."""
+        levels, scale = stored
+        rows, columns = planned.shape
+        return self.ops(
+            "MatMulNBits", x, levels, self.as_float(scale), domain=MICROSOFT,
+            N=rows, K=columns, bits=4, block_size=BLOCK, accuracy_level=INT8_ACTIVATIONS,
+        )  # fmt: skip
 
     def tokens(self, x: ir.Value) -> Tokens8Bit:
         """x in 8 bits, quantized once for all the layers that read it."""
@@ -111,52 +149,28 @@ class Int8Ops:
 
     def quantize_tokens(self, x: ir.Value) -> Tokens8Bit:
         """Scale each token of x [batch, tokens, channels] by its largest magnitude and round to 8 bits."""
-        largest = self.ops("ReduceMax", self.ops("Abs", x), self.last_axis, keepdims=1)
-        largest = self.ops("Max", largest, self.smallest)
+        last_axis = self.constant("int8.last_axis", np.array([-1], np.int64))
+        largest = self.ops("ReduceMax", self.ops("Abs", x), last_axis, keepdims=1)
+        largest = self.ops("Max", largest, self.constant("int8.smallest", SMALLEST_SCALE))
         scaled = self.ops("Mul", x, self.ops("Reciprocal", largest))  # faster than dividing every number
         return Tokens8Bit(self.ops("QuantizeLinear", scaled, self.step, self.zero_point), largest)
 
-    def stored(self, weight: ir.Value, scales: Float) -> tuple[ir.Value, ir.Value]:
-        """The initializers of a matrix: its int8 levels, computed when written, and its scales."""
-        name = str(weight.name)
-        levels = self.ops.lazy(
-            f"{name}.levels", _shape(weight), ir.DataType.INT8, lambda: round_levels(_read(weight), scales)
-        )
-        flat = scales if scales.shape[1] == 1 else scales[0]
-        return levels, self.ops.constant(f"{name}.scale", flat)
+    def as_float(self, x: ir.Value) -> ir.Value:
+        """x as float32."""
+        return self.ops("Cast", x, to=ir.DataType.FLOAT)
 
+    @property
+    def step(self) -> ir.Value:
+        """The step of activations that are scaled to -1..1."""
+        return self.constant("int8.step", np.float32(1 / LEVELS))
 
-def measure(matrix: Float, axis: int) -> tuple[Float, float]:
-    """The steps of symmetric 8-bit rounding along `axis`, and its relative error ||W - stored W|| / ||W||.
+    @property
+    def zero_point(self) -> ir.Value:
+        """The level of 0 in activations."""
+        return self.constant("int8.zero_point", np.uint8(ZERO_POINT))
 
-    A step is the largest magnitude of its slice by 127 levels.
-    """
-    scales = np.maximum(np.abs(matrix).max(axis=axis, keepdims=True) / np.float32(LEVELS), SMALLEST_SCALE)
-    difference = round_levels(matrix, scales) * scales
-    difference -= matrix
-    norm = float(np.linalg.norm(matrix))
-    return scales, float(np.linalg.norm(difference)) / norm if norm else 0.0
-
-
-def round_levels(matrix: Float, scales: Float) -> Int8:
-    """The nearest multiples of the steps `scales`, as int8 in -127..127."""
-    levels = matrix / scales
-    np.rint(levels, out=levels)
-    np.clip(levels, -LEVELS, LEVELS, out=levels)
-    return levels.astype(np.int8)
-
-
-def _shape(weight: ir.Value) -> tuple[int, ...]:
-    return tuple(int(size) for size in weight.shape.numpy()) if weight.shape is not None else ()
-
-
-def _read(weight: ir.Value) -> Float:
-    assert weight.const_value is not None, f"{weight.name} is not an initializer"
-    matrix: Float = weight.const_value.numpy()
-    return matrix
-
-
-def _input(node: ir.Node, position: int) -> ir.Value:
-    value = node.inputs[position]
-    assert value is not None, f"{node.op_type} lacks its input {position}"
-    return value
+    def constant(self, name: str, value: np.generic | np.ndarray) -> ir.Value:
+        """A constant that layers share."""
+        if name not in self.constants:
+            self.constants[name] = self.ops.constant(name, value)
+        return self.constants[name]

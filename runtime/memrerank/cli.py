@@ -165,7 +165,9 @@ def _summary(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "model", f"{manifest.architecture} ({manifest.family}), from {manifest.source.get('checkpoint', 'unknown')}"
     yield "model id", manifest.model_id
     yield "device", manifest.device
-    yield "precision", f"{manifest.precision} ({', '.join(f'{n} matrices in {form}' for form, n in forms.items())})"
+    computed = ", computed in fp32" if "fp16" in forms and manifest.device == "cpu" else ""
+    counts = ", ".join(f"{n} matrices in {form}" for form, n in forms.items())
+    yield "precision", f"{manifest.precision} ({counts}{computed})"
     yield "size", f"{sum(record.size for record in manifest.files.values()) / 1e6:.1f} MB"
     yield "prompt limit", f"{manifest.limits.max_tokens} tokens"
     yield "instruction", manifest.template.instruction

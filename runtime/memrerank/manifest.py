@@ -60,8 +60,8 @@ class Probe:
 class Manifest:
     """The contents of manifest.json.
 
-    `fidelity` compares the artifact with a float reference, or says why there is none; `source` is what it was made
-    from and how. `calibration` is None: scores are sigmoid(logit).
+    `probe` is None until the artifact has been run where it was made. `fidelity` compares it with a float reference, or
+    says why there is none; `source` is what it was made from and how. `calibration` is None: scores are sigmoid(logit).
     """
 
     format_version: int
@@ -73,7 +73,7 @@ class Manifest:
     plan: Mapping[str, LayerRecord]
     template: Template
     limits: Limits
-    probe: Probe
+    probe: Probe | None
     files: Mapping[str, FileRecord]
     calibration: None
     fidelity: Mapping[str, Any]
@@ -135,7 +135,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         },
         template=_parse_template(content["template"]),
         limits=Limits(_typed(content["limits"]["max_tokens"], int)),
-        probe=_parse_probe(content["probe"]),
+        probe=None if content["probe"] is None else _parse_probe(content["probe"]),
         files={
             name: FileRecord(_typed(r["size"], int), _typed(r["sha256"], str)) for name, r in content["files"].items()
         },

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from memrerank.errors import InputError
 from memrerank.memory import Memory
-from memrerank.template import Segment, Template, fill, render_memory, render_query
+from memrerank.template import Segment, Template, fill, render_instruction, render_memory, render_query
 from memrerank.tokenization import encode_texts
 
 Ids = list[int]
@@ -46,7 +46,8 @@ class PromptEncoder:
         """Encode a call; `query` may have a time. Texts of documents that are too long are cut at their end."""
         template = self.template
         rendered = render_query(query, context, template.rendering)
-        head = self._piece(template.head, instruction=template.instruction if instruction is None else instruction)
+        instruction = template.instruction if instruction is None else instruction
+        head = self._piece(template.head, instruction=render_instruction(instruction, template.rendering))
         question = self._piece(template.query, query=rendered)
         return EncodedPrompt(head, question, self._documents(documents, len(head) + len(question)))
 

@@ -218,7 +218,12 @@ class Reranker:
                 "Call Reranker.load in the child process."
             )
 
-    def _check_probe(self, probe: Probe) -> None:
+    def _check_probe(self, probe: Probe | None) -> None:
+        if probe is None:
+            raise ArtifactError(
+                f"The artifact in {self.path} was never run where it was made: its export was interrupted. Run the "
+                "same memrerank-export command again to complete it, or load it with probe=False."
+            )
         try:
             logit = float(self.score(probe.query, [probe.document], raw=True)[0])
         except ScoringError:

@@ -24,9 +24,14 @@ def choose_device(requested: str, built_for: str) -> str:
     return "cpu"
 
 
-def open_session(graph: Path) -> ort.InferenceSession:
-    """A CPU session of `graph` whose runs each take the thread that calls them: documents are scored side by side."""
+def open_session(graph: Path, *, weights_in_file: bool = False) -> ort.InferenceSession:
+    """A CPU session of `graph` whose runs each take the thread that calls them: documents are scored side by side.
+
+    With `weights_in_file`, matrices are read from their file in every run instead of being packed in memory once.
+    """
     options = session_options(1)
+    if weights_in_file:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if integer_matmul_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:

@@ -19,8 +19,12 @@ Segment = int | str
 
 @dataclass(frozen=True)
 class Rendering:
-    """How what surrounds a text is written; `{time}`, `{speaker}` and `{turn}` are filled in."""
+    """How what surrounds a text is written; `{instruction}`, `{time}`, `{speaker}` and `{turn}` are filled in.
 
+    What a call does not give is left out with all that surrounds it, as is an empty instruction.
+    """
+
+    instruction: str
     time: str
     speaker: str
     turn: str
@@ -42,6 +46,11 @@ class Template:
 def fill(text: str, **values: str) -> str:
     """`text` with each `{name}` replaced; braces inside the values stay as they are."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)
+
+
+def render_instruction(instruction: str, rendering: Rendering) -> str:
+    """The instruction, where there is one."""
+    return fill(rendering.instruction, instruction=instruction) if instruction else ""
 
 
 def render_memory(memory: Memory, rendering: Rendering) -> str:

@@ -1,4 +1,4 @@
-"""The Qwen3 reranker as an ONNX graph, in the order in which the model computes.
+"""A Qwen2 or Qwen3 reranker as an ONNX graph, in the order in which the model computes.
 
 One graph serves every pass. It reads `input_ids` [batch, tokens] whose rows all follow one past of any length (0 at
 the start of the prompt), given per layer as `past_key` and `past_value` [1, kv_heads, past, head_dim]. It returns the
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from memrerank_export.config import Qwen3Config
+from memrerank_export.config import DecoderConfig
 from memrerank_export.graph import MICROSOFT, Ops, Shape, as_model, graph_input, graph_output
-from memrerank_export.weights import Weights
+from memrerank_export.weights import weight_shapes
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
 
-def build_graph(config: Qwen3Config, weights: Weights, max_tokens: int) -> ir.Model:
+def build_graph(config: DecoderConfig, max_tokens: int) -> ir.Model:
     """The float32 graph of the whole reranker for prompts of at most `max_tokens` tokens."""
     ops = Ops()
     input_ids = graph_input("input_ids", INT64, ["batch", "tokens"])
-    model = Model(ops, config, weights, input_ids)
+    model = Model(ops, config, input_ids)
     past = [_past_inputs(config, i) for i in range(config.num_hidden_layers)]
     rope = rotary_tables(ops, config, max_tokens)
     positions = Positions.of(ops, input_ids, past[0].key)
@@ -76,19 +76,25 @@ class Positions:
         return cls(first, ops("Sub", ops("Add", first, tokens), one))
 
 
-def rotary_tables(ops: Ops, config: Qwen3Config, max_tokens: int) -> RotaryTables:
-    """RoPE (Su et al. 2021): angle of position p and pair j is p * theta ** (-2 j / head_dim)."""
-    half = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequency = np.float32(1.0) / np.power(np.float32(config.rope_theta), half, dtype=np.float32)
-    angle = np.arange(max_tokens, dtype=np.float32)[:, None] * frequency[None, :]
-    return RotaryTables(ops.constant("rotary.cos", np.cos(angle)), ops.constant("rotary.sin", np.sin(angle)))
+def rotary_tables(ops: Ops, config: DecoderConfig, max_tokens: int) -> RotaryTables:
+    """RoPE (Su et al. 2021): angle of position p and pair j is p * theta ** (-2 j / head_dim).
+
+    Angles are float32 products, as in transformers; the rest is rounded from float64, so that every CPU gets the
+    same tables.
+    """
+    half = np.arange(0, config.head_dim, 2) / config.head_dim
+    frequency = np.power(config.rope_theta, -half).astype(np.float32)
+    angle = (np.arange(max_tokens, dtype=np.float32)[:, None] * frequency[None, :]).astype(np.float64)
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    return RotaryTables(ops.constant("rotary.cos", cos), ops.constant("rotary.sin", sin))
 
 
 class Model:
     """The parts of the model; each takes values and returns values."""
 
-    def __init__(self, ops: Ops, config: Qwen3Config, weights: Weights, input_ids: ir.Value) -> None:
-        self.ops, self.config, self.weights = ops, config, weights
+    def __init__(self, ops: Ops, config: DecoderConfig, input_ids: ir.Value) -> None:
+        self.ops, self.config = ops, config
+        self.shapes = weight_shapes(config) | {"score.weight": (config.hidden_size,)}
         batch = ops("Shape", input_ids, start=0, end=1)
         self.first_rows = ops("ConstantOfShape", batch, value=ir.tensor(np.array([0], np.int64)))
         self.token_axis = ops.constant("token_axis", np.array([2], np.int64))
@@ -99,9 +105,7 @@ class Model:
 
     def embed(self, input_ids: ir.Value) -> ir.Value:
         """Rows of the embedding table, [batch, tokens, hidden]."""
-        name = "model.embed_tokens.weight"
-        weight = self.weights[name]
-        return self.ops("Gather", self.ops.lazy(name, weight.shape, FLOAT, weight.read), input_ids)
+        return self.ops("Gather", self.weight("model.embed_tokens.weight"), input_ids)
 
     def layer(
         self,
@@ -141,9 +145,9 @@ class Model:
         A lone last token sees every key, so it needs no causal mask.
         """
         queried = self.last_token(x) if last_token_only else x
-        q = self.head_norm(f"{name}.q_norm.weight", self.linear(f"{name}.q_proj.weight", queried))
-        k = self.head_norm(f"{name}.k_norm.weight", self.linear(f"{name}.k_proj.weight", x))
-        v = self.linear(f"{name}.v_proj.weight", x)
+        q = self.head_norm(f"{name}.q_norm.weight", self.biased(f"{name}.q_proj", queried))
+        k = self.head_norm(f"{name}.k_norm.weight", self.biased(f"{name}.k_proj", x))
+        v = self.biased(f"{name}.v_proj", x)
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         q = self.rotate(q, heads, rope, positions.last if last_token_only else positions.first)
         k = self.rotate(k, kv_heads, rope, positions.first)
@@ -164,27 +168,33 @@ class Model:
     def score(self, x: ir.Value, residual: ir.Value | None) -> ir.Value:
         """The logit of the last token, [batch]: its normed state times the score vector."""
         x, _ = self.add_and_norm("model.norm.weight", x, residual)
-        weighted = self.ops("Mul", x, self.vector("score.weight"))
+        weighted = self.ops("Mul", x, self.weight("score.weight"))
         axes = self.ops.constant("token_and_hidden", np.array([1, 2], np.int64))
         return self.ops("ReduceSum", weighted, axes, keepdims=0)
 
+    def biased(self, name: str, x: ir.Value) -> ir.Value:
+        """x W' + b, where the architecture has such a bias."""
+        y = self.linear(f"{name}.weight", x)
+        return self.ops("Add", y, self.weight(f"{name}.bias")) if self.config.query_key_value_bias else y
+
     def linear(self, name: str, x: ir.Value) -> ir.Value:
         """x W', with the checkpoint's W [out, in] stored as [in, out]."""
-        weight = self.weights[name]
-        rows, columns = weight.shape
-        return self.ops("MatMul", x, self.ops.lazy(name, (columns, rows), FLOAT, lambda: weight.read().T))
+        rows, columns = self.shapes[name]
+        return self.ops("MatMul", x, self.ops.weight(name, (columns, rows)))
 
     def add_and_norm(self, name: str, x: ir.Value, residual: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """RMSNorm of x + residual, and that sum."""
-        weight, epsilon = self.vector(name), self.config.rms_norm_eps
+        weight, epsilon = self.weight(name), self.config.rms_norm_eps
         total = x if residual is None else self.ops("Add", x, residual)
         return self.ops("SimplifiedLayerNormalization", total, weight, axis=-1, epsilon=epsilon), total
 
     def head_norm(self, name: str, x: ir.Value) -> ir.Value:
-        """RMSNorm of every head on its own, of x [batch, tokens, heads * head_dim]."""
+        """RMSNorm of every head on its own, of x [batch, tokens, heads * head_dim], where the architecture has it."""
+        if not self.config.query_key_norm:
+            return x
         heads = self.ops("Reshape", x, self.by_head)
         epsilon = self.config.rms_norm_eps
-        normed = self.ops("SimplifiedLayerNormalization", heads, self.vector(name), axis=-1, epsilon=epsilon)
+        normed = self.ops("SimplifiedLayerNormalization", heads, self.weight(name), axis=-1, epsilon=epsilon)
         return self.ops("Reshape", normed, self.flat_heads)
 
     def rotate(self, x: ir.Value, heads: int, rope: RotaryTables, position: ir.Value) -> ir.Value:
@@ -204,18 +214,17 @@ class Model:
         """The last token of every row, [batch, 1, hidden]."""
         return self.ops("Gather", x, self.last_index, axis=1)
 
-    def vector(self, name: str) -> ir.Value:
-        """A small weight, stored under the checkpoint's own name."""
-        weight = self.weights[name]
-        return self.ops.lazy(name, weight.shape, FLOAT, weight.read)
+    def weight(self, name: str) -> ir.Value:
+        """A weight in the checkpoint's own layout."""
+        return self.ops.weight(name, self.shapes[name])
 
 
-def _past_inputs(config: Qwen3Config, index: int) -> KeysValues:
+def _past_inputs(config: DecoderConfig, index: int) -> KeysValues:
     shape: Shape = [1, config.num_key_value_heads, "past", config.head_dim]
     return KeysValues(graph_input(f"past_key.{index}", FLOAT, shape), graph_input(f"past_value.{index}", FLOAT, shape))
 
 
-def _new_outputs(config: Qwen3Config, index: int, new: KeysValues) -> list[ir.Value]:
+def _new_outputs(config: DecoderConfig, index: int, new: KeysValues) -> list[ir.Value]:
     shape: Shape = ["batch", config.num_key_value_heads, "tokens", config.head_dim]
     return [
         graph_output(f"key.{index}", new.key, FLOAT, shape),

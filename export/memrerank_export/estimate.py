@@ -1,0 +1,71 @@
+"""What an export would do, from config.json alone: forms, sizes and memory, before any work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from memrerank_export.quantize import Plan, plan_for
+from memrerank_export.source import Source
+from memrerank_export.store import BLOCK_NUMBERS, THREADS, stored_size
+
+INTERPRETER = 150_000_000
+"""Bytes of Python with the exporter's libraries, about."""
+
+BLOCK_COPIES = 6
+"""Arrays in float32 as large as a block that encoding it takes, at most."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Matrices that differ in the number of their layer only: how many, of what shape, in what form."""
+
+    name: str
+    count: int
+    shape: tuple[int, int]
+    form: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An export's numbers of parameters and bytes; memory is resident memory.
+
+    `export_memory` is needed until the artifact is written, `load_memory` to load it, which includes measuring it.
+    """
+
+    architecture: str
+    precision: str
+    template: str
+    parameters: int
+    layers: tuple[Layers, ...]
+    size: int
+    export_memory: int
+    load_memory: int
+
+
+def estimate(source: Source, precision: str) -> Estimate:
+    """The estimate of exporting `source` in `precision`."""
+    plan = plan_for(source.build_graph(), precision)
+    size = stored_size(source.shapes, plan)
+    largest = max(part.size for planned in plan.values() for part in planned.parts)
+    return Estimate(
+        architecture=source.architecture,
+        precision=precision,
+        template=source.template_name,
+        parameters=sum(prod(shape) for shape in source.shapes.values()),
+        layers=tuple(_layers(plan)),
+        size=size,
+        export_memory=INTERPRETER + largest + 4 * BLOCK_NUMBERS * BLOCK_COPIES * THREADS,
+        load_memory=INTERPRETER + (2 * size if precision == "fp16" else size),
+    )
+
+
+def _layers(plan: Plan) -> Iterator[Layers]:
+    alike: dict[tuple[str, tuple[int, int], str], int] = {}
+    for name, planned in plan.items():
+        key = (re.sub(r"\.\d+\.", ".*.", name), planned.shape, planned.form_name)
+        alike[key] = alike.get(key, 0) + 1
+    for (name, shape, form), count in alike.items():
+        yield Layers(name, count, shape, form)

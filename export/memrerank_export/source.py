@@ -1,0 +1,117 @@
+"""A checkpoint that has been read and found consistent: all that an artifact is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from tokenizers import Tokenizer
+
+from memrerank.manifest import TOKENIZER, Limits
+from memrerank.template import Template
+from memrerank_export.checkpoint import open_tensors, read_json
+from memrerank_export.config import DecoderConfig, parse_config
+from memrerank_export.decoder import build_graph
+from memrerank_export.errors import CheckpointError
+from memrerank_export.prompts import PromptFile, as_template, built_in_prompt
+from memrerank_export.reference import Reference, transformers_reference
+from memrerank_export.weights import ScoreTokens, Weights, declared_score_tokens, read_weights, weight_shapes
+
+MAX_TOKENS = 8192
+"""The longest prompt of Qwen3-Reranker's and mxbai-rerank's published recipes."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A checkpoint folder on this machine, the name it goes by, and the hub's revision where it came from there."""
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the exporter needs to know of a checkpoint, whatever its family.
+
+    `build_graph` needs config.json alone; `weights` opens the safetensors files and checks them. `reference` is the
+    checkpoint run as it is, and `logit_scale` the size of its logits for states of unit variance.
+    """
+
+    origin: Origin
+    family: str
+    architecture: str
+    template_name: str
+    template: Template
+    score_tokens: ScoreTokens
+    limits: Limits
+    shapes: Mapping[str, tuple[int, ...]]
+    weights: Callable[[], Weights]
+    build_graph: Callable[[], ir.Model]
+    reference: Callable[[Weights], Reference]
+    logit_scale: Callable[[Weights], float]
+
+
+def read_source(origin: Origin, prompt: PromptFile | None, instruction: str | None) -> Source:
+    """Read all of a checkpoint but its weights; CheckpointError or TemplateError says what is wrong with it.
+
+    `prompt` takes the place of the template that the architecture is published with, `instruction` that of the
+    template's own.
+    """
+    config = parse_config(read_json(origin.folder / "config.json", dict))
+    tokenizer = _read_tokenizer(origin.folder / TOKENIZER, config)
+    chosen = prompt or built_in_prompt(config.architecture)
+    declared = None if prompt else declared_score_tokens(origin.folder)
+    tokens = declared or _score_tokens(chosen, tokenizer)
+    limits = Limits(min(MAX_TOKENS, config.max_position_embeddings))
+    return Source(
+        origin=origin,
+        family="decoder",
+        architecture=config.architecture,
+        template_name=chosen.name,
+        template=as_template(chosen, tokenizer, instruction),
+        score_tokens=tokens,
+        limits=limits,
+        shapes=weight_shapes(config) | {"score.weight": (config.hidden_size,)},
+        weights=lambda: read_weights(open_tensors(origin.folder), config, tokens),
+        build_graph=lambda: build_graph(config, limits.max_tokens),
+        reference=lambda weights: transformers_reference(origin.folder, config, weights),
+        logit_scale=lambda weights: float(
+            np.linalg.norm(weights["score.weight"].read() * weights["model.norm.weight"].read())
+        ),
+    )
+
+
+def _score_tokens(prompt: PromptFile, tokenizer: Tokenizer) -> ScoreTokens:
+    true, false = prompt.score_words
+    ids = [None if word is None else _word_id(word, prompt, tokenizer) for word in (true, false)]
+    assert ids[0] is not None
+    return ScoreTokens(ids[0], ids[1])
+
+
+def _word_id(word: str, prompt: PromptFile, tokenizer: Tokenizer) -> int:
+    found = tokenizer.token_to_id(word)
+    if found is None:
+        raise CheckpointError(
+            f"tokenizer.json has no token {word!r}, with which the template {prompt.name} makes the score. "
+            "Use the tokenizer that belongs to the checkpoint."
+        )
+    return int(found)
+
+
+def _read_tokenizer(path: Path, config: DecoderConfig) -> Tokenizer:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; memrerank needs the checkpoint's tokenizer.json.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise CheckpointError(f"{path} is not a tokenizer.json that can be read ({error}).") from error
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise CheckpointError(
+            f"tokenizer.json has {tokenizer.get_vocab_size()} tokens and config.json a vocabulary of "
+            f"{config.vocab_size}; use the tokenizer that belongs to the checkpoint."
+        )
+    return tokenizer
