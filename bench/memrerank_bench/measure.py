@@ -19,6 +19,7 @@ from memrerank import Reranker
 from memrerank_bench.throughput import DOCUMENT, DOCUMENTS, PREFIX
 
 CALLS = 3
+FEW = 8
 
 
 def measure_memrerank(_: Path, artifact: Path) -> dict[str, Any]:
@@ -37,6 +38,20 @@ def measure_memrerank(_: Path, artifact: Path) -> dict[str, Any]:
         "artifact_bytes": sum(file.stat().st_size for file in artifact.iterdir()),
         "documents_per_second": len(documents) / seconds,
         "tokens_per_second": (PREFIX + len(documents) * DOCUMENT) / seconds,
+    }
+
+
+def measure_precision(_: Path, artifact: Path) -> dict[str, Any]:
+    """Resident memory while scoring, and the speed on a few documents: large shapes are slow."""
+    reranker = Reranker.load(artifact, verify=False)
+    query, documents = texts(reranker)
+    reranker.score(query, documents[:2])
+    with resident_memory() as resident:
+        seconds = min(_timed(partial(reranker.score, query, documents[:FEW]))[1] for _ in range(2))
+    return {
+        "resident_bytes": max(resident),
+        "artifact_bytes": sum(file.stat().st_size for file in artifact.iterdir()),
+        "documents_per_second": FEW / seconds,
     }
 
 
@@ -205,6 +220,7 @@ def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
 MEASUREMENTS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "ceiling": measure_ceiling,
     "memrerank": measure_memrerank,
+    "precision": measure_precision,
     "transformers-float32": measure_transformers("float32"),
     "transformers-bfloat16": measure_transformers("bfloat16"),
 }

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {}
         for measurement in MEASUREMENTS:
             print(f"round {i + 1} of {options.rounds}: {measurement}", file=sys.stderr)
-            found[measurement] = _in_fresh_process(measurement, checkpoint, artifact)
+            found[measurement] = in_fresh_process(measurement, checkpoint, artifact)
         rounds.append(found)
     result = summarize(rounds)
     print(table(result))
@@ -127,7 +127,8 @@ def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
     return checkpoint, artifact
 
 
-def _in_fresh_process(measurement: str, checkpoint: Path, artifact: Path) -> dict[str, Any]:
+def in_fresh_process(measurement: str, checkpoint: Path, artifact: Path) -> dict[str, Any]:
+    """The figures of a measurement (memrerank_bench.measure) that runs alone in a process of its own."""
     command = [sys.executable, "-m", "memrerank_bench.measure", measurement, str(checkpoint), str(artifact)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])

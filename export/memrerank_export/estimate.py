@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from memrerank_export.quantize import Plan, plan_for
+from memrerank_export.quantize import Plan, Planned, plan_for
 from memrerank_export.source import Source
 from memrerank_export.store import BLOCK_NUMBERS, THREADS, stored_size
 
@@ -16,6 +16,9 @@ INTERPRETER = 150_000_000
 
 BLOCK_COPIES = 6
 """Arrays in float32 as large as a block that encoding it takes, at most."""
+
+LOADED = {("fp16", ""): 2, ("int4", ".scale"): 6}
+"""How often a part's bytes are in memory: 16-bit weights as 32 bits, and three float32 copies of a 4-bit block's step."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Layers:
 class Estimate:
     """An export's numbers of parameters and bytes; memory is resident memory.
 
-    `export_memory` is needed until the artifact is written, `load_memory` to load it, which includes measuring it.
+    `export_memory` is needed until the artifact is written, `load_memory` to load it, as is done for its known pair.
     """
 
     architecture: str
@@ -58,8 +61,13 @@ def estimate(source: Source, precision: str) -> Estimate:
         layers=tuple(_layers(plan)),
         size=size,
         export_memory=INTERPRETER + largest + 4 * BLOCK_NUMBERS * BLOCK_COPIES * THREADS,
-        load_memory=INTERPRETER + (2 * size if precision == "fp16" else size),
+        load_memory=INTERPRETER + size + sum(_growth(planned) for planned in plan.values()),
     )
+
+
+def _growth(planned: Planned) -> int:
+    """Bytes that a matrix takes in memory beyond those on disk."""
+    return sum(part.size * (LOADED.get((planned.form_name, part.suffix), 1) - 1) for part in planned.parts)
 
 
 def _layers(plan: Plan) -> Iterator[Layers]:

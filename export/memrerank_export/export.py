@@ -64,7 +64,7 @@ def export(source: Source, output: Path, precision: str, pairs: Sequence[Pair] |
         manifest = _write(source, weights, output, precision, provenance, progress)
     else:
         manifest = _require_same(earlier, source, output, precision, provenance)
-    reranker = Reranker.assemble(output, manifest, device="cpu")
+    reranker = Reranker.assemble(output, manifest, device="cpu", weights_in_file=precision in ("fp32", "fp16"))
     manifest = replace(manifest, probe=_measure_probe(reranker, source.logit_scale(weights), precision))
     write_manifest(manifest, output)
     if pairs is not None:

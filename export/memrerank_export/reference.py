@@ -11,6 +11,9 @@ from memrerank.session import open_session
 from memrerank_export.config import DecoderConfig
 from memrerank_export.weights import Weights
 
+LOADING = 1.2
+"""Memory that loading and running a model takes, in parts of its weights' size."""
+
 
 class NoReferenceError(Exception):
     """Why a reference cannot be run on this machine."""
@@ -59,7 +62,7 @@ def own_reference(graph: Path) -> Reference:
 
 
 def _require_memory(weights: Weights) -> None:
-    needed, free = 4 * sum(weight.size for weight in weights.values()), _free_memory()
+    needed, free = LOADING * 4 * sum(weight.size for weight in weights.values()), _free_memory()
     if free is not None and needed > free:
         raise NoReferenceError(
             f"the checkpoint in float32 needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free"

@@ -73,15 +73,20 @@ class Reranker:
         return reranker
 
     @classmethod
-    def assemble(cls, path: Path, manifest: Manifest, device: str, threads: int | None = None) -> Reranker:
-        """Load the files in `path` as `manifest` describes them, without checking them."""
+    def assemble(
+        cls, path: Path, manifest: Manifest, device: str, threads: int | None = None, *, weights_in_file: bool = False
+    ) -> Reranker:
+        """Load the files in `path` as `manifest` describes them, without checking them.
+
+        `weights_in_file` leaves float weights in their file: slow, but of any size.
+        """
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads is {threads!r}; a positive whole number was expected.")
         if manifest.family != "decoder":
             raise ArtifactError(f"The artifact is of family {manifest.family!r}; this memrerank runs 'decoder'.")
         tokenizer = load_plain_tokenizer(path / TOKENIZER)
         encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
-        decoder = Decoder(open_session(path / GRAPH))
+        decoder = Decoder(open_session(path / GRAPH, weights_in_file=weights_in_file))
         return cls(path, manifest, device, threads or available_cpus(), encoder, decoder)
 
     def rerank(

@@ -27,11 +27,13 @@ def choose_device(requested: str, built_for: str) -> str:
 def open_session(graph: Path, *, weights_in_file: bool = False) -> ort.InferenceSession:
     """A CPU session of `graph` whose runs each take the thread that calls them: documents are scored side by side.
 
-    With `weights_in_file`, matrices are read from their file in every run instead of being packed in memory once.
+    With `weights_in_file`, matrices are read (and cast) from their file in every run instead of being packed in memory
+    once: slow, and little memory is needed. That is for float matrices; the 4-bit kernel computes on packed ones.
     """
     options = session_options(1)
     if weights_in_file:
         options.add_session_config_entry("session.disable_prepacking", "1")
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # else casts are made at load
     if integer_matmul_saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
