@@ -44,6 +44,12 @@ def fp32_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
     return exported(tiny_checkpoint, tmp_path_factory.mktemp("fp32") / "artifact", "fp32")
 
 
+@pytest.fixture(scope="session")
+def int4_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_checkpoint` as an int4 artifact; not to be written to."""
+    return exported(tiny_checkpoint, tmp_path_factory.mktemp("int4") / "artifact", "int4")
+
+
 @pytest.fixture
 def artifact(int8_artifact: Path, tmp_path: Path) -> Path:
     """A copy of the int8 artifact to spoil. Its files are hard links: replace them, never write into them."""

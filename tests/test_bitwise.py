@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from checkpoints import make_checkpoint
+from checkpoints import SMALL_VOCABULARY, make_checkpoint
 from conftest import exported
 from memrerank import Reranker
 from memrerank.decoder import CHUNK
@@ -34,7 +34,12 @@ def odd_int8_artifact(odd_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     return exported(odd_checkpoint, tmp_path_factory.mktemp("odd-int8") / "artifact", "int8")
 
 
-@pytest.fixture(scope="module", params=["int8_artifact", "fp32_artifact", "odd_int8_artifact"])
+@pytest.fixture(scope="module")
+def odd_int4_artifact(odd_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(odd_checkpoint, tmp_path_factory.mktemp("odd-int4") / "artifact", "int4")
+
+
+@pytest.fixture(scope="module", params=["int8_artifact", "fp32_artifact", "odd_int8_artifact", "odd_int4_artifact"])
 def artifact(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
@@ -131,6 +136,18 @@ def test_calls_at_the_same_time_change_nothing(reranker: Reranker, alone: Logits
     with ThreadPoolExecutor(4) as pool:
         for instruction, found in zip(instructions, pool.map(score, instructions), strict=True):
             assert_same_bits(found, expected[instruction])
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "Qwen2ForCausalLM"])
+def test_fp16_has_the_logits_of_fp32_where_16_bits_hold_the_weights(architecture: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(
+        tmp_path / "checkpoint", architecture=architecture, vocab=SMALL_VOCABULARY, dtype="float16", layers=2
+    )
+    fp16, fp32 = (Reranker.load(exported(checkpoint, tmp_path / form, form), threads=2) for form in ("fp16", "fp32"))
+    expected = np.concatenate([fp32.score(QUERY, [document], raw=True) for document in documents()])
+    assert_same_bits(fp16.score(QUERY, documents(), raw=True), expected)
+    assert_same_bits(fp16.score(QUERY, documents()[::-1], raw=True), expected[::-1])
+    assert np.std(expected) > 0.1
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from tokenizers import Tokenizer
 
-from memrerank import Reranker, cli
-from memrerank.manifest import read_manifest
+from checkpoints import SMALL_VOCABULARY, make_checkpoint
+from conftest import exported
+from memrerank import ArtifactError, Reranker, cli
+from memrerank.manifest import read_manifest, write_manifest
+from memrerank.template import Rendering
 from memrerank_export import cli as export_cli
+from memrerank_export.prompts import read_prompt
 
 QUERY = "When did she apply?"
 TEXTS = ["I applied to agencies!", "We painted the kitchen.", "The train was late.", "Nothing happened."]
@@ -21,6 +28,19 @@ MEMORIES = [
     {"text": "Üben", "time": "2023-08-25T13:33", "speaker": "Caroline", "id": 7},
     {"text": "yes", "speaker": None},
 ]
+
+
+IM_START = 151_644
+EXPORT_OPTIONS = [
+    *("CHECKPOINT", "OUT", "--precision", "fp32", "fp16", "int8", "int4", "--device", "--revision", "--template"),
+    *("--instruction", "--dry-run", "--pairs", "--no-fidelity", "--json"),
+]
+
+
+@pytest.fixture(scope="module")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with one layer and a vocabulary of a few hundred; not to be written to."""
+    return make_checkpoint(tmp_path_factory.mktemp("small") / "reranker", layers=1, vocab=SMALL_VOCABULARY)
 
 
 @pytest.fixture
@@ -240,6 +260,17 @@ def test_info_shows_what_an_artifact_is(shell: Shell, int8_artifact: Path) -> No
     assert "none" in shown["calibration"]
 
 
+@pytest.mark.parametrize(("precision", "shown"), [("fp16", True), ("fp32", False), ("int8", False), ("int4", False)])
+def test_info_says_what_is_computed_in_another_precision_than_it_is_stored_in(
+    shell: Shell, small_checkpoint: Path, tmp_path: Path, precision: str, shown: bool
+) -> None:
+    code, out, _ = shell(cli.main, "info", exported(small_checkpoint, tmp_path / "artifact", precision))
+    assert code == 0
+    [line] = (line for line in out.splitlines() if line.startswith("precision"))
+    assert line.split()[1] == precision
+    assert ("computed in fp32" in line) == shown
+
+
 def test_info_prints_the_manifest_as_json(shell: Shell, int8_artifact: Path) -> None:
     code, out, _ = shell(cli.main, "info", int8_artifact, "--json")
     assert code == 0
@@ -324,6 +355,104 @@ def test_export_leaves_an_existing_output_alone(shell: Shell, tiny_checkpoint: P
         output.rmdir() if output.is_dir() else output.unlink()
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_export_without_fidelity_measures_nothing_and_says_so(
+    shell: Shell, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memrerank_export.export.measure_fidelity", Mock(side_effect=AssertionError))
+    code, out, _ = shell(export_cli.main, small_checkpoint, tmp_path / "artifact", "--no-fidelity")
+    assert code == 0
+    assert "fidelity: null, because it was not measured" in out
+    assert read_manifest(tmp_path / "artifact").fidelity == {"reference": None, "reason": "it was not measured"}
+    assert Reranker.load(tmp_path / "artifact").score(QUERY, TEXTS[:1]).shape == (1,)
+
+
+def test_the_instruction_and_the_template_reach_the_manifest_and_the_prompt(
+    shell: Shell, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    template = {
+        "head": [{"token": "<|im_start|>"}, "For {instruction}:"],
+        "query": [" {query}\n"],
+        "document": ["{document}", {"token": "<|im_end|>"}],
+        "instruction": "a search",
+        "rendering": asdict(
+            Rendering("{instruction}", "[{time}] ", "{speaker}: ", "{turn}\\n", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+        ),
+        "true_token": "true",
+        "false_token": "false",
+    }
+    (tmp_path / "own.json").write_text(json.dumps(template), encoding="utf-8")
+    options = ("--template", tmp_path / "own.json", "--instruction", "an agent", "--no-fidelity")
+    code, out, _ = shell(export_cli.main, tiny_checkpoint, tmp_path / "artifact", *options)
+    assert code == 0
+    assert "template: own, with the instruction 'an agent'" in out
+    manifest = read_manifest(tmp_path / "artifact")
+    assert (manifest.source["template"], manifest.template.instruction) == ("own", "an agent")
+    assert manifest.template.head == (IM_START, "For {instruction}:")
+    tokenizer = Tokenizer.from_file(str(tiny_checkpoint / "tokenizer.json"))
+    assert manifest.source["score_tokens"] == [tokenizer.token_to_id(word) for word in ("true", "false")]
+    ids = Reranker.load(tmp_path / "artifact").encode("who?", "Ann")
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>For an agent: who?\nAnn<|im_end|>"
+
+
+def test_export_takes_a_complete_output_as_it_is(shell: Shell, small_checkpoint: Path, tmp_path: Path) -> None:
+    command = (export_cli.main, small_checkpoint, tmp_path / "artifact", "--no-fidelity")
+    assert shell(*command)[0] == 0
+    before = contents(tmp_path / "artifact")
+    made = {path.name: path.stat().st_ino for path in (tmp_path / "artifact").glob("model.*")}
+    code, out, err = shell(*command)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'artifact'}: Qwen3ForCausalLM, int8")
+    assert contents(tmp_path / "artifact") == before
+    assert {path.name: path.stat().st_ino for path in (tmp_path / "artifact").glob("model.*")} == made
+
+
+@pytest.mark.parametrize("options", [("--precision", "int4"), ("--instruction", "another"), ("--template", "own.json")])
+def test_export_refuses_an_output_that_was_made_with_other_options(
+    shell: Shell, tiny_checkpoint: Path, artifact: Path, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    before = contents(artifact)
+    if options[0] == "--template":
+        built_in = read_prompt(Path(str(files("memrerank_export") / "templates" / "qwen3-reranker.json")))
+        (tmp_path / "own.json").write_text(json.dumps(dict(built_in.content) | {"query": ["{query}\n<Document>:"]}))
+        options = ("--template", str(tmp_path / "own.json"))
+    reason = shell.fails(export_cli.main, tiny_checkpoint, artifact, *options)
+    assert reason.startswith(f"{artifact} exists already and holds an artifact of another checkpoint, or one made with")
+    assert contents(artifact) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that fails when it is read")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "modules.json"])
+def test_export_refuses_a_file_that_cannot_be_read(
+    shell: Shell, small_checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for path in small_checkpoint.iterdir():
+        (checkpoint / path.name).symlink_to(path)
+    (checkpoint / name).unlink(missing_ok=True)
+    (checkpoint / name).symlink_to("/proc/self/mem")  # reading its first bytes is an error, for every user
+    reason = shell.fails(export_cli.main, checkpoint, tmp_path / "artifact")
+    assert name in reason
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_artifact_that_was_never_run_is_refused_with_the_remedy(
+    shell: Shell, artifact: Path, memories: Path
+) -> None:
+    write_manifest(replace(read_manifest(artifact), probe=None), artifact)
+    reason = shell.fails(cli.main, "rerank", QUERY, "--memories", memories, "--artifact", artifact)
+    assert "was never run where it was made" in reason
+    assert "Run the same memrerank-export command again to complete it, or load it with probe=False" in reason
+    with pytest.raises(ArtifactError, match="was never run where it was made"):
+        Reranker.load(artifact)
+    assert Reranker.load(artifact, probe=False).score(QUERY, TEXTS).shape == (len(TEXTS),)
+    assert shell(cli.main, "verify", artifact)[0] == 0
+
+
 @pytest.mark.parametrize("name", ["missing", "a/folder/missing", "../missing"])
 def test_export_refuses_what_is_no_checkpoint_folder(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -386,7 +515,7 @@ def test_export_names_the_extra_that_is_missing(
         ),
         (cli.main, ["info", "--help"], ["DIR", "--json"]),
         (cli.main, ["verify", "--help"], ["DIR"]),
-        (export_cli.main, ["--help"], ["CHECKPOINT", "OUT", "--precision", "fp32", "int8", "--pairs", "--json"]),
+        (export_cli.main, ["--help"], EXPORT_OPTIONS),
     ],
 )
 def test_help_lists_commands_and_options(
@@ -409,6 +538,10 @@ def test_help_lists_commands_and_options(
         (cli.main, ["info", "--yaml"], "--yaml"),
         (export_cli.main, [], "CHECKPOINT"),
         (export_cli.main, ["checkpoint", "out", "--precision", "int3"], "--precision"),
+        (export_cli.main, ["checkpoint", "out", "--no-fidelity", "--pairs", "pairs.jsonl"], "--no-fidelity"),
+        (export_cli.main, ["checkpoint", "out", "--pairs", "pairs.jsonl", "--no-fidelity"], "--pairs"),
+        (export_cli.main, ["checkpoint", "out", "--device", "tpu"], "--device"),
+        (export_cli.main, ["checkpoint", "out", "--revision"], "--revision"),
     ],
 )
 def test_bad_usage_exits_with_2(

@@ -15,18 +15,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import make_checkpoint, tokenizer_json_bytes
+from checkpoints import SMALL_VOCABULARY, make_checkpoint
 from conftest import source_of
 from memrerank import ArtifactError, InputError, MemrerankError, Reranker
+from memrerank.artifact import open_artifact
 from memrerank.manifest import Manifest, read_manifest
+from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
 from memrerank_calibration.pairs import Pair, read_pairs
+from memrerank_export.config import PRECISIONS
 from memrerank_export.errors import CheckpointError, ExportError
 from memrerank_export.export import export
 from memrerank_export.fidelity import built_in_pairs
 from memrerank_export.hub import find_checkpoint
 from memrerank_export.source import read_source
+from memrerank_export.store import BLOCK_NUMBERS
 
-VOCABULARY = 320
 PAIRS = built_in_pairs()[:3]
 WRITING = "writing int8 weights"
 UNTIL_WRITTEN = ("hashing the checkpoint", WRITING)
@@ -34,26 +37,10 @@ MEASURING = ("loading the reference", "comparing with the reference")
 WEIGHTS = "model.safetensors"
 
 
-def small_tokenizer() -> dict[str, Any]:
-    """Qwen3's tokenizer.json cut down to bytes, the words of the score and the special tokens of the prompt."""
-    content = json.loads(tokenizer_json_bytes())
-    words = [*(word for word, id in content["model"]["vocab"].items() if id < 256), "ye", "yes", "no"]
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-    content["model"] |= {
-        "vocab": {word: id for id, word in enumerate(words)},
-        "merges": [["y", "e"], ["ye", "s"], ["n", "o"]],
-    }
-    by_name = {token["content"]: token for token in content["added_tokens"]}
-    content["added_tokens"] = [by_name[name] | {"id": len(words) + i} for i, name in enumerate(special)]
-    return content
-
-
 @pytest.fixture(scope="module")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with two layers and a vocabulary of a few hundred; not to be written to."""
-    folder = make_checkpoint(tmp_path_factory.mktemp("small") / "reranker", layers=2, vocab=VOCABULARY)
-    write_json(folder / "tokenizer.json", small_tokenizer())
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("small") / "reranker", layers=2, vocab=SMALL_VOCABULARY)
 
 
 @pytest.fixture
@@ -257,8 +244,7 @@ def test_weights_that_are_no_numbers_are_refused(
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, output: Path) -> None:
-    folder = make_checkpoint(tmp_path / "sharded", layers=1, vocab=VOCABULARY, shard_size="50KB")
-    write_json(folder / "tokenizer.json", small_tokenizer())
+    folder = make_checkpoint(tmp_path / "sharded", layers=1, vocab=SMALL_VOCABULARY, shard_size="50KB")
     first, *others = sorted(folder.glob("*.safetensors"))
     assert others
     (folder / "pytorch_model.bin.index.json").write_text("{}")
@@ -270,8 +256,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, output: Path) -> None:
 
 
 def test_an_odd_head_size_is_refused(tmp_path: Path, output: Path) -> None:
-    folder = make_checkpoint(tmp_path / "odd", layers=1, vocab=VOCABULARY, head_dim=15)
-    write_json(folder / "tokenizer.json", small_tokenizer())
+    folder = make_checkpoint(tmp_path / "odd", layers=1, vocab=SMALL_VOCABULARY, head_dim=15)
     with pytest.raises(CheckpointError, match="head_dim"):
         quick_export(folder, output)
     assert left_behind(output) == []
@@ -460,6 +445,185 @@ def test_folders_above_the_output_are_made(small_checkpoint: Path, output: Path)
     assert Reranker.load(below).score("why?", ["because"]).shape == (1,)
 
 
+# Exports that are killed, and several at once
+
+
+FOUR_FILES = ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
+
+KILL = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.modules["transformers"] = None
+from memrerank_export import cli, estimate, export, report
+
+checkpoint, folder, times, sent = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), signal.Signals[sys.argv[4]]
+
+def start(output):
+    '''Begin an export in a child, and wait until it has made its first file.'''
+    output.parent.mkdir()
+    child = os.fork()
+    if child == 0:
+        code, sys.stdout = 1, open(os.devnull, "w")
+        try:
+            code = cli.main([checkpoint, str(output)])
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            os._exit(code)
+    while not os.listdir(output.parent):
+        time.sleep(0.0002)
+    return child, time.monotonic()
+
+output = folder / "whole" / "artifact"
+child, begun = start(output)
+while not output.exists():
+    time.sleep(0.0002)
+written = time.monotonic() - begun
+assert os.waitpid(child, 0)[1] == 0
+ended = time.monotonic() - begun
+
+choice = random.Random(0)
+for i in range(times):
+    child, begun = start(folder / str(i) / "artifact")
+    time.sleep(choice.uniform(0, written) if i % 2 else choice.uniform(written, ended))
+    os.kill(child, sent)
+    print("code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+AT_ONCE = """
+import os, sys, time
+from pathlib import Path
+from memrerank_export import cli
+here, until, *arguments = sys.argv[1:]
+
+def wait(bars, stage, done, total):
+    '''Go on once the other process has come to this stage, too.'''
+    if stage == until:
+        Path(here, str(os.getpid())).touch()
+        while len(os.listdir(here)) < 2:
+            time.sleep(0.001)
+
+cli.ProgressBars.__call__ = wait
+sys.exit(cli.main([*arguments, "--no-fidelity"]))
+"""
+
+
+def killed_exports(checkpoint: Path, folder: Path, signal: str, times: int = 14) -> list[tuple[Path, int]]:
+    """Where exports were killed at different moments, half of them while they wrote, with their exit codes."""
+    folder.mkdir()
+    done = run(KILL, checkpoint, folder, times, signal)
+    codes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("code ")]
+    assert len(codes) == times, done.stderr
+    return [(folder / str(i) / "artifact", code) for i, code in enumerate(codes)]
+
+
+def run(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def run_at_once(stage: str, folder: Path, *commands: tuple[object, ...]) -> list[tuple[int, str]]:
+    """Run two exports that wait for each other at `stage`; their exit codes and what they print on standard error."""
+    folder.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", AT_ONCE, folder, stage, *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    try:
+        printed = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, printed, strict=True)]
+
+
+def assert_whole(output: Path) -> None:
+    assert sorted(path.name for path in output.iterdir()) == FOUR_FILES
+    assert open_artifact(output, verify=True) == read_manifest(output)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+
+
+@needs_fork
+def test_a_killed_export_leaves_nothing_or_a_whole_artifact_that_is_completed(
+    small_checkpoint: Path, tmp_path: Path
+) -> None:
+    killed = killed_exports(small_checkpoint, tmp_path / "killed", "SIGKILL")
+    assert -9 in {code for _, code in killed}
+    assert {code for _, code in killed} <= {-9, 0}
+    for output, _ in killed:
+        if output.exists():
+            open_artifact(output, verify=True)
+        export(source_of(small_checkpoint), output, "int8", None, nothing)
+        assert Reranker.load(output).score("why?", ["because"]).shape == (1,)
+
+
+@needs_fork
+def test_a_terminated_export_leaves_nothing_unfinished(small_checkpoint: Path, tmp_path: Path) -> None:
+    terminated = killed_exports(small_checkpoint, tmp_path / "terminated", "SIGTERM")
+    assert 143 in {code for _, code in terminated}
+    assert {code for _, code in terminated} <= {143, 0}
+    for output, _ in terminated:
+        if output.exists():
+            assert_whole(output)
+    unfinished = [output for output, _ in terminated if left_behind(output) not in ([], [output.name])]
+    assert len(unfinished) <= 1  # a signal may come while the temporary folder is removed
+
+
+def test_an_interrupted_rewriting_of_the_manifest_leaves_the_old_one_alone(
+    small_checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = export(source_of(small_checkpoint), output, "int8", None, nothing)
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        quick_export(small_checkpoint, output)
+    assert read_manifest(output) == before
+    assert_whole(output)
+
+
+def test_two_exports_at_once_into_one_folder_make_one_artifact(
+    small_checkpoint: Path, output: Path, tmp_path: Path
+) -> None:
+    command = (small_checkpoint, output)
+    (won, _), (lost, reason) = sorted(run_at_once(WRITING, tmp_path / "ready", command, command))
+    assert (won, lost) == (0, 1)
+    assert reason.startswith(f"memrerank-export: The artifact cannot be written to {output}")
+    assert reason.count("\n") == 1
+    assert left_behind(output) == [output.name]
+    assert_whole(output)
+    assert Reranker.load(output).score("why?", ["because"]).shape == (1,)
+
+
+def test_two_exports_at_once_that_find_the_artifact_both_take_it(
+    small_checkpoint: Path, output: Path, tmp_path: Path
+) -> None:
+    made = export(source_of(small_checkpoint), output, "int8", None, nothing)
+    command = (small_checkpoint, output)
+    assert run_at_once(UNTIL_WRITTEN[0], tmp_path / "ready", command, command) == [(0, ""), (0, "")]
+    assert left_behind(output) == [output.name]
+    assert_whole(output)
+    assert read_manifest(output) == made
+
+
+def test_two_exports_at_once_into_different_folders_do_not_meet(
+    small_checkpoint: Path, output: Path, tmp_path: Path
+) -> None:
+    other = output.with_name("artifact.2")
+    commands = ((small_checkpoint, output), (small_checkpoint, other))
+    assert run_at_once(WRITING, tmp_path / "ready", *commands) == [(0, ""), (0, "")]
+    assert left_behind(output) == [output.name, other.name]
+    for each in (output, other):
+        assert_whole(each)
+        assert Reranker.load(each).score("why?", ["because"]).shape == (1,)
+    assert read_manifest(output) == read_manifest(other)
+
+
 # What an export writes
 
 
@@ -471,6 +635,34 @@ def test_the_same_checkpoint_gives_the_same_bytes(small_checkpoint: Path, output
     files = {path.name: path.read_bytes() for path in output.iterdir()}
     assert sorted(files) == ["manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
     assert files == {path.name: path.read_bytes() for path in second.iterdir()}
+
+
+EXPORT_ALL = """
+import os, sys
+cpus, checkpoint, folder = sys.argv[1:]
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cpus)])
+from memrerank_export.cli import main
+from memrerank_export.config import PRECISIONS
+sys.exit(any([main([checkpoint, f"{folder}/{each}", "--precision", each, "--no-fidelity"]) for each in PRECISIONS]))
+"""
+
+
+def test_every_process_writes_the_same_bytes_on_any_number_of_cpus(small_checkpoint: Path, tmp_path: Path) -> None:
+    shape = {"vocab_size": SMALL_VOCABULARY, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    assert BLOCK_NUMBERS < 1024 * 2304  # so that several threads share a matrix
+    checkpoint = write_random_checkpoint(
+        tmp_path / "checkpoint", CONFIG_06B | shape | {"intermediate_size": 2304}, small_checkpoint / "tokenizer.json"
+    )
+    folders = {seed: tmp_path / f"seed {seed}" for seed in (0, 1)}
+    for seed, folder in folders.items():
+        done = run(EXPORT_ALL, seed + 1, checkpoint, folder, env=os.environ | {"PYTHONHASHSEED": str(seed)})
+        assert done.returncode == 0, done.stderr
+    for precision in PRECISIONS:
+        first, second = (folder / precision for folder in folders.values())
+        assert sorted(path.name for path in first.iterdir()) == FOUR_FILES
+        for name in FOUR_FILES:
+            assert (first / name).read_bytes() == (second / name).read_bytes(), (precision, name)
 
 
 def test_the_manifest_names_no_folder_of_this_machine(small_checkpoint: Path, output: Path) -> None:

@@ -19,13 +19,14 @@ from memrerank.manifest import compute_model_id, read_manifest, write_manifest
 from memrerank.prompt import PromptEncoder
 from memrerank.tokenization import load_plain_tokenizer, without_added_tokens
 from memrerank_export.prompts import as_template, built_in_prompt
-from reference import official_ids
+from reference import official_ids, official_mxbai_ids
 
 ADDED_TOKENS: dict[str, int] = {
     token["content"]: token["id"] for token in json.loads(tokenizer_json_bytes())["added_tokens"]
 }
 START, END, THINK, NO_THINK = (ADDED_TOKENS[text] for text in ("<|im_start|>", "<|im_end|>", "<think>", "</think>"))
 TEMPLATE_TOKENS = [START, END, START, END, START, THINK, NO_THINK]
+MXBAI_TOKENS = [START, END, START, END, START]
 """The added tokens of every prompt, in their order."""
 
 many = settings(max_examples=1500, deadline=None)
@@ -59,7 +60,18 @@ def plain_tokenizer_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEncoder:
-    template = as_template(built_in_prompt("Qwen3ForCausalLM"), Tokenizer.from_file(str(tokenizer_json)), None)
+    """Of Qwen3-Reranker's prompt."""
+    return built_in_encoder("Qwen3ForCausalLM", tokenizer_json, plain_tokenizer_json)
+
+
+@pytest.fixture(scope="module")
+def mxbai_encoder(tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEncoder:
+    """Of mxbai-rerank-v2's prompt, whose tokenizer splits and numbers what is in it as Qwen3's does."""
+    return built_in_encoder("Qwen2ForCausalLM", tokenizer_json, plain_tokenizer_json)
+
+
+def built_in_encoder(architecture: str, tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEncoder:
+    template = as_template(built_in_prompt(architecture), Tokenizer.from_file(str(tokenizer_json)), None)
     return PromptEncoder(template, load_plain_tokenizer(plain_tokenizer_json), max_tokens=100_000)
 
 
@@ -96,6 +108,21 @@ def test_the_ids_are_the_official_ones(
     assert ids == official_ids(tokenizer_json, query, document, instruction)
 
 
+@settings(many, max_examples=700)
+@given(instruction=st.none() | PLAIN_TEXTS, query=PLAIN_TEXTS, document=PLAIN_TEXTS)
+@example(None, "", "")
+@example("", "", "")
+@example("", "?\n", "\n?")
+@example("Answer?", " \n\n", "\r\n ")
+@example("{query}", "{document}", "{instruction}")
+@example("\u0301", "\u0301", "\u0301")
+def test_the_ids_of_mxbai_are_the_official_ones(
+    mxbai_encoder: PromptEncoder, tokenizer_json: Path, instruction: str | None, query: str, document: str
+) -> None:
+    ids = encode(mxbai_encoder, query, document, instruction=instruction)
+    assert ids == official_mxbai_ids(tokenizer_json, query, document, instruction or "")
+
+
 @some
 @given(query=PLAIN_TEXTS.map(lambda text: text + "?"), document=PLAIN_TEXTS)
 def test_a_question_mark_merges_with_what_follows_as_it_does_officially(
@@ -107,11 +134,13 @@ def test_a_question_mark_merges_with_what_follows_as_it_does_officially(
 @some
 @given(parts=st.lists(st.text(alphabet=" \n\r\t\u3000\xa0\x85\u2028a?1", max_size=12), min_size=3, max_size=3))
 def test_whitespace_at_every_seam_is_split_as_it_is_officially(
-    encoder: PromptEncoder, tokenizer_json: Path, parts: list[str]
+    encoder: PromptEncoder, mxbai_encoder: PromptEncoder, tokenizer_json: Path, parts: list[str]
 ) -> None:
     instruction, query, document = parts
     ids = encode(encoder, query, document, instruction=instruction)
     assert ids == official_ids(tokenizer_json, query, document, instruction)
+    ids = encode(mxbai_encoder, query, document, instruction=instruction)
+    assert ids == official_mxbai_ids(tokenizer_json, query, document, instruction)
 
 
 @settings(some, max_examples=100)
@@ -126,11 +155,14 @@ def special_ids(ids: list[int]) -> list[int]:
 
 @many
 @given(texts=st.lists(HOSTILE_TEXTS | TEXTS, min_size=7, max_size=7))
-def test_no_text_of_a_user_becomes_a_special_token(encoder: PromptEncoder, texts: list[str]) -> None:
+def test_no_text_of_a_user_becomes_a_special_token(
+    encoder: PromptEncoder, mxbai_encoder: PromptEncoder, texts: list[str]
+) -> None:
     instruction, query, text, time, speaker, turn, turn_speaker = texts
     memory, context = Memory(text, time, speaker), (Memory(turn, time, turn_speaker),)
-    ids = encode(encoder, query, memory, instruction=instruction, context=context, time=time)
-    assert special_ids(ids) == TEMPLATE_TOKENS
+    for one, tokens in ((encoder, TEMPLATE_TOKENS), (mxbai_encoder, MXBAI_TOKENS)):
+        ids = encode(one, query, memory, instruction=instruction, context=context, time=time)
+        assert special_ids(ids) == tokens
 
 
 @pytest.mark.parametrize("token", ADDED_TOKENS)

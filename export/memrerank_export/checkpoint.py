@@ -57,6 +57,8 @@ def read_json(path: Path, kind: type[JsonT]) -> JsonT:
         raise CheckpointError(f"{path.name} is missing from {path.parent}; a complete checkpoint folder has one.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download the checkpoint again.") from error
     if not isinstance(content, kind):

@@ -11,14 +11,14 @@ from memrerank_export.quantize import Plan, Planned, plan_for
 from memrerank_export.source import Source
 from memrerank_export.store import BLOCK_NUMBERS, THREADS, stored_size
 
-INTERPRETER = 150_000_000
-"""Bytes of Python with the exporter's libraries, about."""
+INTERPRETER = 300_000_000
+"""Bytes of Python with the exporter's libraries and a tokenizer, about."""
 
 BLOCK_COPIES = 6
 """Arrays in float32 as large as a block that encoding it takes, at most."""
 
 LOADED = {("fp16", ""): 2, ("int4", ".scale"): 6}
-"""How often a part's bytes are in memory: 16-bit weights as 32 bits, and three float32 copies of a 4-bit block's step."""
+"""How often a part's bytes are in memory: 16-bit weights as 32 bits, a 4-bit block's step as three float32 copies."""
 
 
 @dataclass(frozen=True)

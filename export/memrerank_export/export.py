@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import onnx_ir as ir
 
@@ -101,9 +102,7 @@ def _write(
     """Write the artifact in a temporary folder beside `output` that is renamed at the end."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-            folder = Path(temporary) / output.name
-            folder.mkdir()
+        with _temporary_folder(output) as folder:
             layers = write_model(source, weights, precision, folder, progress)
             original = (source.origin.folder / TOKENIZER).read_text(encoding="utf-8")
             (folder / TOKENIZER).write_text(without_added_tokens(original), encoding="utf-8")
@@ -111,7 +110,7 @@ def _write(
             write_manifest(manifest, folder)
             folder.rename(output)
     except OSError as error:
-        raise ExportError(f"The artifact cannot be written to {output} ({error}); nothing was left there.") from error
+        raise ExportError(f"The artifact cannot be written to {output} ({error}).") from error
     return manifest
 
 
@@ -186,9 +185,9 @@ def _fidelity(
 ) -> dict[str, Any]:
     """The fidelity for the manifest: figures against the best reference that can run here, or null and the reason."""
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.reference.", dir=output.parent) as temporary:
+        with _temporary_folder(output) as folder:
             progress("loading the reference", 0, 1)
-            reference = _reference(source, weights, reranker.manifest.precision, Path(temporary), progress)
+            reference = _reference(source, weights, reranker.manifest.precision, folder, progress)
             progress("loading the reference", 1, 1)
             measured = measure_fidelity(
                 reranker, reference, pairs, lambda *done: progress("comparing with the reference", *done)
@@ -210,6 +209,17 @@ def _reference(source: Source, weights: Weights, precision: str, folder: Path, p
         except (ExportError, OSError) as error:
             raise NoReferenceError(f"{reason}; nor can a float32 artifact be written: {error}") from error
         return own_reference(folder / GRAPH)
+
+
+@contextmanager
+def _temporary_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside `output` that is gone in the end, if it was not renamed."""
+    folder = output.with_name(f".{output.name}.{uuid4().hex[:8]}")
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_space(folder: Path, needed: int) -> None:

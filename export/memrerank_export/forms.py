@@ -23,7 +23,7 @@ SMALLEST_SCALE = np.float32(1e-30)
 BLOCK = 32
 """Columns of a row that share a scale in the int4 form."""
 
-SHRINKS = np.array([1.05, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8], np.float32)
+SHRINKS = np.array([8 / 7, 1.05, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8], np.float32)
 """Steps tried for an int4 block, in parts of the step that just covers it: clipping one value may serve the rest."""
 
 

@@ -34,14 +34,14 @@ def find_checkpoint(name: str, revision: str | None, *, with_weights: bool = Tru
 
 
 def _fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import constants, snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        offline = constants.HF_HUB_OFFLINE  # with a commit as revision, some versions ask the hub all the same
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline))
+    except Exception as error:  # of many kinds, by the hub's library and by what it speaks HTTP with
         at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())
         raise CheckpointError(
             f"There is no folder {name} here, and {name}{at} cannot be fetched from the hub: {reason} "
             "Download the checkpoint where the hub can be reached (config.json, tokenizer.json, *.safetensors), copy "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from memrerank.template import Rendering, Segment, Template
-from memrerank_export.checkpoint import read_json
 from memrerank_export.errors import TemplateError
 
 BUILT_IN = {"Qwen3": "qwen3-reranker", "Qwen2": "mxbai-rerank-v2"}
@@ -35,6 +35,8 @@ class PromptFile:
         true, false = self.content["true_token"], self.content.get("false_token")
         if not isinstance(true, str) or not isinstance(false, str | None):
             raise TemplateError(f"{self.name}: true_token is {true!r} and false_token {false!r}; words were expected.")
+        if true == false:
+            raise TemplateError(f"{self.name}: the score would compare {true!r} with itself; two words were expected.")
         return true, false
 
 
@@ -48,7 +50,12 @@ def read_prompt(path: Path) -> PromptFile:
     """The template in a JSON file; TemplateError says what is wrong with it."""
     if not path.is_file():
         raise TemplateError(f"There is no template file {path}.")
-    content = read_json(path, dict)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TemplateError(f"{path} cannot be read as a template in JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise TemplateError(f"{path} holds a JSON {type(content).__name__}; a template is an object.")
     keys = {*PIECES, "rendering", "instruction", "true_token"}
     if missing := sorted(keys - set(content)):
         raise TemplateError(f"{path} lacks {', '.join(missing)}; a template has all of {', '.join(sorted(keys))}.")
@@ -74,7 +81,7 @@ def _segments(prompt: PromptFile, piece: str, tokenizer: Tokenizer) -> tuple[Seg
     if not isinstance(content, list):
         raise TemplateError(f"{prompt.name}: {piece} is {content!r}; a list of segments was expected.")
     segments = tuple(_segment(prompt, piece, segment, tokenizer) for segment in content)
-    found = re.findall(r"\{(\w+)\}", "".join(segment for segment in segments if isinstance(segment, str)))
+    found = [name for segment in segments if isinstance(segment, str) for name in _placeholders(segment)]
     if piece != "head" and found != [piece]:
         raise TemplateError(f"{prompt.name}: {piece} has the placeholders {found}; {{{piece}}}, once, was expected.")
     if unknown := set(found) - PIECES[piece]:
@@ -118,4 +125,14 @@ def _rendering(prompt: PromptFile) -> Rendering:
         raise TemplateError(
             f"{prompt.name}: {wrong[0]} of the rendering is {content[wrong[0]]!r}; a text was expected."
         )
+    for name, text in content.items():
+        expected = [] if name.endswith("_format") else [f"{{{name}}}"]
+        if (found := [f"{{{placeholder}}}" for placeholder in _placeholders(text)]) != expected:
+            raise TemplateError(
+                f"{prompt.name}: {name} of the rendering has the placeholders {found}; {expected} was expected."
+            )
     return rendering
+
+
+def _placeholders(text: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", text)

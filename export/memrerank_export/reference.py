@@ -40,9 +40,12 @@ def transformers_reference(folder: Path, config: DecoderConfig, weights: Weights
     except ImportError as error:
         raise NoReferenceError(f"{error.name} is not installed (pip install 'memrerank[encoders]')") from error
     _require_memory(weights)
-    model_config = AutoConfig.from_pretrained(folder)
-    model_config.rope_theta = config.rope_theta  # transformers 4 does not read it from rope_parameters
-    model = AutoModel.from_pretrained(folder, config=model_config, dtype=torch.float32)
+    try:
+        model_config = AutoConfig.from_pretrained(folder)
+        model_config.rope_theta = config.rope_theta  # transformers 4 does not read it from rope_parameters
+        model = AutoModel.from_pretrained(folder, config=model_config, dtype=torch.float32)
+    except Exception as error:  # of many kinds; the artifact is written and needs no reference to work
+        raise NoReferenceError(f"transformers cannot load the checkpoint ({error})") from error
     vector = torch.from_numpy(weights["score.weight"].read())
 
     def logit(ids: list[int]) -> float:

@@ -93,7 +93,7 @@ def _place(array: Array, part: Part, start: int, stop: int, values: Array) -> No
 
 
 def _squares(block: Float) -> float:
-    return float(np.square(block).sum(dtype=np.float64))
+    return float(np.square(block, dtype=np.float64).sum())
 
 
 def _append(file: BinaryIO, name: str, array: Array, location: str) -> ir.ExternalTensor:

@@ -87,7 +87,7 @@ def declared_score_tokens(folder: Path) -> ScoreTokens | None:
     if declared is None:
         return None
     true, false = declared.get("true_token_id"), declared.get("false_token_id")
-    if not isinstance(true, int) or not isinstance(false, int | None):
+    if not isinstance(true, int) or not isinstance(false, int | None) or isinstance(true, bool):
         raise CheckpointError(
             f"The checkpoint's LogitScore module holds {json.dumps(declared)}; an integer id in true_token_id, and "
             "one or null in false_token_id, were expected."

@@ -89,8 +89,11 @@ def compute_model_id(files: Mapping[str, FileRecord], template: Template) -> str
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write manifest.json, replacing an old one in one step."""
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / MANIFEST)
+    try:
+        temporary.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(folder / MANIFEST)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
