@@ -152,7 +152,8 @@ def test_a_manifest_with_a_wrong_value_inside_is_refused(artifact: Path, change:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"family": "encoder"}, ArtifactError, "family 'encoder'.*'decoder'"),
+        ({"family": "listwise"}, ArtifactError, "family 'listwise'.*'decoder' and 'encoder'"),
+        ({"family": "encoder"}, ArtifactError, "reads input_ids, past_key.*for an encoder"),
         ({"device": "cuda"}, DeviceError, "built for cuda"),
         ({"calibration": {"x": [0], "y": [1]}}, ArtifactError, "calibration.*newer"),
     ],

@@ -93,7 +93,7 @@ def test_any_selection_in_any_order_is_as_alone(seed: int, reranker: Reranker, a
 def test_batches_of_any_size_are_as_alone(
     token_budget: int, reranker: Reranker, alone: Logits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memrerank.reranker.TOKEN_BUDGET", token_budget)
+    monkeypatch.setattr("memrerank.decoder.Decoder.token_budget", token_budget)
     assert_same_bits(reranker.score(QUERY, documents(), raw=True), alone)
 
 

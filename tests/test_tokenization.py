@@ -72,7 +72,7 @@ def mxbai_encoder(tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEnc
 
 def built_in_encoder(architecture: str, tokenizer_json: Path, plain_tokenizer_json: Path) -> PromptEncoder:
     template = as_template(built_in_prompt(architecture), Tokenizer.from_file(str(tokenizer_json)), None)
-    return PromptEncoder(template, load_plain_tokenizer(plain_tokenizer_json), max_tokens=100_000)
+    return PromptEncoder(template, load_plain_tokenizer(plain_tokenizer_json, template.special_ids), max_tokens=100_000)
 
 
 def encode(encoder: PromptEncoder, query: str, document: str | Memory, **options: Any) -> list[int]:
@@ -229,7 +229,7 @@ def test_a_tokenizer_with_an_added_token_is_refused(special: bool, plain_tokeniz
     content["added_tokens"] = [{"id": THINK, "content": "<think>", "special": special, **flags}]
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ArtifactError, match="added tokens"):
-        load_plain_tokenizer(path)
+        load_plain_tokenizer(path, {151_643})  # what a tokenizer makes of the id of a token that it lacks
 
 
 def test_an_artifact_with_the_original_tokenizer_is_refused(
@@ -252,6 +252,6 @@ def test_truncation_and_padding_in_a_tokenizer_are_ignored(plain_tokenizer_json:
     tokenizer.enable_padding(length=64)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     text = "Caroline moved to the house by the river"
-    ids = load_plain_tokenizer(tmp_path / "tokenizer.json").encode(text).ids
-    assert ids == load_plain_tokenizer(plain_tokenizer_json).encode(text).ids
+    ids = load_plain_tokenizer(tmp_path / "tokenizer.json", ()).encode(text).ids
+    assert ids == load_plain_tokenizer(plain_tokenizer_json, ()).encode(text).ids
     assert without_added_tokens((tmp_path / "tokenizer.json").read_text()) == plain_tokenizer_json.read_text()

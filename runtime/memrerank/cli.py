@@ -170,7 +170,7 @@ def _summary(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "precision", f"{manifest.precision} ({counts}{computed})"
     yield "size", f"{sum(record.size for record in manifest.files.values()) / 1e6:.1f} MB"
     yield "prompt limit", f"{manifest.limits.max_tokens} tokens"
-    yield "instruction", manifest.template.instruction
+    yield "instruction", "none" if manifest.template.instruction is None else manifest.template.instruction
     yield "calibration", "none: scores are sigmoid(logit)"
     yield "fidelity", ", ".join(f"{key} {value}" for key, value in manifest.fidelity.items() if value is not None)
 

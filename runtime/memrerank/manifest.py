@@ -157,12 +157,21 @@ def _parse_template(content: Mapping[str, Any]) -> Template:
         query=_parse_segments(content["query"]),
         document=document,
         rendering=Rendering(**rendering),
-        instruction=_typed(content["instruction"], str),
+        instruction=_optional(content["instruction"], str),
+        token_types=_parse_token_types(content["token_types"]),
+        padding=_optional(content["padding"], int),
     )
 
 
 def _parse_segments(content: list[Any]) -> tuple[Segment, ...]:
     return tuple(segment if isinstance(segment, int) else _typed(segment, str) for segment in content)
+
+
+def _parse_token_types(content: list[Any] | None) -> tuple[int, int] | None:
+    if content is None:
+        return None
+    before, document = content
+    return _typed(before, int), _typed(document, int)
 
 
 def _parse_probe(content: Mapping[str, Any]) -> Probe:
@@ -178,6 +187,10 @@ def _typed(value: Any, kind: type[T]) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} where {kind.__name__} was expected")
     return value
+
+
+def _optional(value: Any, kind: type[T]) -> T | None:
+    return None if value is None else _typed(value, kind)
 
 
 def _canonical(content: object) -> str:

@@ -46,10 +46,15 @@ class PromptEncoder:
         """Encode a call; `query` may have a time. Texts of documents that are too long are cut at their end."""
         template = self.template
         rendered = render_query(query, context, template.rendering)
-        instruction = template.instruction if instruction is None else instruction
-        head = self._piece(template.head, instruction=render_instruction(instruction, template.rendering))
+        head = self._piece(template.head, instruction=self._instruction(instruction))
         question = self._piece(template.query, query=rendered)
         return EncodedPrompt(head, question, self._documents(documents, len(head) + len(question)))
+
+    def _instruction(self, given: str | None) -> str:
+        if given is not None and self.template.instruction is None:
+            raise InputError("An instruction was given, and this artifact's model takes none; leave it out.")
+        chosen = self.template.instruction if given is None else given
+        return render_instruction(chosen or "", self.template.rendering)
 
     def _documents(self, documents: Sequence[Memory], shared: int) -> list[EncodedDocument]:
         text, *end = self.template.document

@@ -17,36 +17,32 @@ import numpy.typing as npt
 
 from memrerank.artifact import open_artifact
 from memrerank.batching import equal_length_batches
-from memrerank.decoder import Decoder, Past
 from memrerank.errors import ArtifactError, InputError, MemrerankError, ScoringError
 from memrerank.manifest import GRAPH, TOKENIZER, Manifest, Probe
 from memrerank.memory import Document, Memory, Time, as_memory
-from memrerank.prompt import EncodedPrompt, Ids, PromptEncoder
+from memrerank.prompt import EncodedPrompt, PromptEncoder
 from memrerank.ranking import Hit, Ranking
-from memrerank.session import choose_device, open_session
+from memrerank.scorer import Scorer, open_scorer
+from memrerank.session import choose_device
 from memrerank.threads import available_cpus
 from memrerank.tokenization import load_plain_tokenizer
 
 DocumentT = TypeVar("DocumentT", bound=Document)
 Float = npt.NDArray[np.float32]
 
-TOKEN_BUDGET = 96
-"""Most tokens of a run of several documents: enough for the matrix kernels, few enough to need little memory."""
-
 
 class Reranker:
     """Scores how well documents answer a query. Made by `Reranker.load`; safe to call from several threads."""
 
     def __init__(
-        self, path: Path, manifest: Manifest, device: str, threads: int, encoder: PromptEncoder, decoder: Decoder
+        self, path: Path, manifest: Manifest, device: str, threads: int, encoder: PromptEncoder, scorer: Scorer
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.device = device
         self._threads = threads
         self._encoder = encoder
-        self._decoder = decoder
-        self._head: tuple[Ids, Past] = ([], decoder.empty())
+        self._scorer = scorer
         self._process = os.getpid()
         self._warned = False
 
@@ -82,12 +78,10 @@ class Reranker:
         """
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads is {threads!r}; a positive whole number was expected.")
-        if manifest.family != "decoder":
-            raise ArtifactError(f"The artifact is of family {manifest.family!r}; this memrerank runs 'decoder'.")
-        tokenizer = load_plain_tokenizer(path / TOKENIZER)
+        tokenizer = load_plain_tokenizer(path / TOKENIZER, manifest.template.special_ids)
         encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
-        decoder = Decoder(open_session(path / GRAPH, weights_in_file=weights_in_file))
-        return cls(path, manifest, device, threads or available_cpus(), encoder, decoder)
+        scorer = open_scorer(manifest, path / GRAPH, weights_in_file=weights_in_file)
+        return cls(path, manifest, device, threads or available_cpus(), encoder, scorer)
 
     def rerank(
         self,
@@ -178,27 +172,20 @@ class Reranker:
         self._check_process()
         if not encoded.documents:
             return {}
-        past = self._decoder.extend(self._past_of_head(encoded.head), encoded.query)
+        prefix = self._scorer.prefix(encoded.head, encoded.query)
 
         def run(batch: list[int]) -> dict[int, float]:
             if end is not None and clock.monotonic() >= end:
                 return {}
-            found = self._decoder.logits(past, [encoded.documents[i].ids for i in batch])
+            found = prefix.logits([encoded.documents[i].ids for i in batch])
             return dict(zip(batch, found.tolist(), strict=True))
 
-        batches = equal_length_batches([len(document.ids) for document in encoded.documents], TOKEN_BUDGET)
+        lengths = [prefix.repeated + len(document.ids) for document in encoded.documents]
+        batches = equal_length_batches(lengths, self._scorer.token_budget)
         with ThreadPoolExecutor(self._threads) as pool:
             logits = {i: logit for found in pool.map(run, batches) for i, logit in found.items()}
         _require_finite(logits)
         return logits
-
-    def _past_of_head(self, ids: Ids) -> Past:
-        """Keys and values of the fixed start of the prompt, kept for the next call with the same instruction."""
-        kept, past = self._head
-        if kept != ids:
-            past = self._decoder.extend(self._decoder.empty(), ids)
-            self._head = (ids, past)
-        return past
 
     def _check_options(self, top_k: int | None, threshold: float | None, deadline_ms: float | None) -> None:
         if top_k is not None and (not isinstance(top_k, int) or top_k < 0):

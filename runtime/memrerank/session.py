@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
-from memrerank.errors import ArtifactError, DeviceError
+from memrerank.errors import ArtifactError, DeviceError, ScoringError
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -40,6 +43,17 @@ def open_session(graph: Path, *, weights_in_file: bool = False) -> ort.Inference
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has no common error type
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot open {graph}: {error}") from error
+
+
+def run(
+    session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[np.float32]]:
+    """The named outputs of one run; ScoringError when ONNX Runtime cannot do it."""
+    try:
+        found: list[npt.NDArray[np.float32]] = session.run(outputs, feeds)
+    except Exception as error:  # ONNX Runtime has no common error type
+        raise ScoringError(f"ONNX Runtime {ort.__version__} could not run the model: {error}") from error
+    return found
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -34,13 +34,25 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Template:
-    """The pieces of the prompt, the rendering of memories and the instruction used when a call gives none."""
+    """The pieces of the prompt, the rendering of memories and what else a model wants to know of its tokens.
+
+    `instruction` is used when a call gives none, and None where the prompt has no instruction. `token_types` are the
+    types of the tokens before the document's and of the document's, None where the model knows no types. `padding`
+    is the id that the model takes for no token, None where it has none.
+    """
 
     head: tuple[Segment, ...]
     query: tuple[Segment, ...]
     document: tuple[Segment, ...]
     rendering: Rendering
-    instruction: str
+    instruction: str | None
+    token_types: tuple[int, int] | None = None
+    padding: int | None = None
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that only the template may put into a prompt."""
+        return frozenset(s for s in (*self.head, *self.query, *self.document) if isinstance(s, int))
 
 
 def fill(text: str, **values: str) -> str:
