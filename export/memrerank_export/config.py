@@ -8,12 +8,18 @@ from typing import Any
 
 from memrerank_export.errors import CheckpointError
 
-SUPPORTED = (
+DECODERS = (
     "Qwen3ForCausalLM",
     "Qwen3ForSequenceClassification",
     "Qwen2ForCausalLM",
     "Qwen2ForSequenceClassification",
 )
+ENCODERS = (
+    "BertForSequenceClassification",
+    "XLMRobertaForSequenceClassification",
+    "ModernBertForSequenceClassification",
+)
+SUPPORTED = (*DECODERS, *ENCODERS)
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 
 
@@ -58,11 +64,11 @@ class DecoderConfig:
 
 def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
     """Read config.json, in the layout of transformers 4 or 5; refuse what the graph does not cover."""
-    architecture = _architecture(config)
+    architecture = read_architecture(config)
     _refuse_unsupported(config)
-    sizes = {name: _positive_int(config, name) for name in _SIZES}
+    sizes = {name: positive_int(config, name) for name in _SIZES}
     sizes["head_dim"] = (
-        _positive_int(config, "head_dim")
+        positive_int(config, "head_dim")
         if config.get("head_dim") is not None
         else sizes["hidden_size"] // sizes["num_attention_heads"]
     )
@@ -79,7 +85,7 @@ def parse_config(config: Mapping[str, Any]) -> DecoderConfig:
         architecture=architecture,
         query_key_norm=architecture.startswith("Qwen3"),
         query_key_value_bias=architecture.startswith("Qwen2"),
-        rms_norm_eps=_positive_float(config, "rms_norm_eps"),
+        rms_norm_eps=positive_float(config, "rms_norm_eps"),
         rope_theta=_rope_theta(config),
         tie_word_embeddings=config.get("tie_word_embeddings") is not False,
         **sizes,
@@ -97,7 +103,8 @@ _SIZES = (
 )
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
+def read_architecture(config: Mapping[str, Any]) -> str:
+    """The architecture that config.json names; CheckpointError when no reranker can be made of it."""
     if "auto_map" in config:
         raise CheckpointError(
             "config.json has an auto_map: this checkpoint needs code of its own, and memrerank never runs "
@@ -107,6 +114,15 @@ def _architecture(config: Mapping[str, Any]) -> str:
     if len(architectures) != 1 or architectures[0] not in SUPPORTED:
         raise CheckpointError(
             f"config.json names the architectures {architectures}; supported are {', '.join(SUPPORTED)}."
+        )
+    if config.get("quantization_config") is not None:
+        raise CheckpointError(
+            "config.json has a quantization_config: the weights are quantized already. "
+            "Export from the original checkpoint in bf16, fp16 or fp32."
+        )
+    if architectures[0].endswith("ForSequenceClassification") and _label_count(config) != 1:
+        raise CheckpointError(
+            f"This classifier has {_label_count(config)} labels; a reranker with exactly one was expected."
         )
     return str(architectures[0])
 
@@ -118,15 +134,6 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         raise CheckpointError("config.json asks for sliding windows; only full attention is supported.")
     if config.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"config.json has hidden_act {config['hidden_act']!r}; 'silu' was expected.")
-    if config.get("quantization_config") is not None:
-        raise CheckpointError(
-            "config.json has a quantization_config: the weights are quantized already. "
-            "Export from the original checkpoint in bf16, fp16 or fp32."
-        )
-    if config["architectures"][0].endswith("ForSequenceClassification") and _label_count(config) != 1:
-        raise CheckpointError(
-            f"This classifier has {_label_count(config)} labels; a reranker with exactly one was expected."
-        )
 
 
 def _label_count(config: Mapping[str, Any]) -> int:
@@ -145,18 +152,20 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
     if kind != "default":
         raise CheckpointError(f"config.json asks for RoPE of type {kind!r}; only 'default' is supported.")
     if "rope_theta" in parameters:
-        return _positive_float(parameters, "rope_theta")
-    return _positive_float(config, "rope_theta")
+        return positive_float(parameters, "rope_theta")
+    return positive_float(config, "rope_theta")
 
 
-def _positive_int(config: Mapping[str, Any], name: str) -> int:
+def positive_int(config: Mapping[str, Any], name: str) -> int:
+    """The whole number above 0 under `name`."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise CheckpointError(f"config.json has {name} = {value!r}; a positive whole number was expected.")
     return value
 
 
-def _positive_float(config: Mapping[str, Any], name: str) -> float:
+def positive_float(config: Mapping[str, Any], name: str) -> float:
+    """The number above 0 under `name`."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise CheckpointError(f"config.json has {name} = {value!r}; a positive number was expected.")

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from memrerank_export.config import DecoderConfig
 from memrerank_export.graph import MICROSOFT, Ops, Shape, as_model, graph_input, graph_output
+from memrerank_export.rotary import RotaryTables, rotary_tables
 from memrerank_export.weights import weight_shapes
 
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
@@ -26,7 +27,7 @@ def build_graph(config: DecoderConfig, max_tokens: int) -> ir.Model:
     input_ids = graph_input("input_ids", INT64, ["batch", "tokens"])
     model = Model(ops, config, input_ids)
     past = [_past_inputs(config, i) for i in range(config.num_hidden_layers)]
-    rope = rotary_tables(ops, config, max_tokens)
+    rope = rotary_tables(ops, "rotary", config.rope_theta, config.head_dim, max_tokens)
     positions = Positions.of(ops, input_ids, past[0].key)
 
     x = model.embed(input_ids)
@@ -53,14 +54,6 @@ class KeysValues:
 
 
 @dataclass(frozen=True)
-class RotaryTables:
-    """Cosines and sines of RoPE, each [max_tokens, head_dim / 2]."""
-
-    cos: ir.Value
-    sin: ir.Value
-
-
-@dataclass(frozen=True)
 class Positions:
     """Where the run's first and last token stand in the prompt, each an int64 [1]."""
 
@@ -74,19 +67,6 @@ class Positions:
         tokens = ops("Shape", input_ids, start=1, end=2)
         one = ops.constant("one", np.array([1], np.int64))
         return cls(first, ops("Sub", ops("Add", first, tokens), one))
-
-
-def rotary_tables(ops: Ops, config: DecoderConfig, max_tokens: int) -> RotaryTables:
-    """RoPE (Su et al. 2021): angle of position p and pair j is p * theta ** (-2 j / head_dim).
-
-    Angles are float32 products, as in transformers; the rest is rounded from float64, so that every CPU gets the
-    same tables.
-    """
-    half = np.arange(0, config.head_dim, 2) / config.head_dim
-    frequency = np.power(config.rope_theta, -half).astype(np.float32)
-    angle = (np.arange(max_tokens, dtype=np.float32)[:, None] * frequency[None, :]).astype(np.float64)
-    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    return RotaryTables(ops.constant("rotary.cos", cos), ops.constant("rotary.sin", sin))
 
 
 class Model:

@@ -27,13 +27,12 @@ from memrerank.manifest import (
     compute_model_id,
     write_manifest,
 )
-from memrerank.tokenization import without_added_tokens
 from memrerank_calibration.pairs import Pair
 from memrerank_export.config import PRECISIONS
 from memrerank_export.errors import ExportError
 from memrerank_export.fidelity import measure_fidelity
 from memrerank_export.quantize import plan_for, quantize
-from memrerank_export.reference import NoReferenceError, Reference, own_reference
+from memrerank_export.reference import NoReferenceError, Reference
 from memrerank_export.source import Source
 from memrerank_export.store import store, stored_size
 from memrerank_export.weights import Weights
@@ -104,8 +103,7 @@ def _write(
         output.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(output) as folder:
             layers = write_model(source, weights, precision, folder, progress)
-            original = (source.origin.folder / TOKENIZER).read_text(encoding="utf-8")
-            (folder / TOKENIZER).write_text(without_added_tokens(original), encoding="utf-8")
+            (folder / TOKENIZER).write_text(source.tokenizer_json, encoding="utf-8")
             manifest = _describe(source, folder, precision, layers, provenance)
             write_manifest(manifest, folder)
             folder.rename(output)
@@ -148,7 +146,7 @@ def _provenance(source: Source, progress: Progress) -> dict[str, Any]:
         "revision": source.origin.revision,
         "files": hashes,
         "template": source.template_name,
-        "score_tokens": [source.score_tokens.true, source.score_tokens.false],
+        "score_tokens": source.score_tokens and [source.score_tokens.true, source.score_tokens.false],
         "made_by": f"memrerank-export {version('memrerank')}",
     }
 
@@ -208,7 +206,7 @@ def _reference(source: Source, weights: Weights, precision: str, folder: Path, p
             write_model(source, weights, "fp32", folder, progress)
         except (ExportError, OSError) as error:
             raise NoReferenceError(f"{reason}; nor can a float32 artifact be written: {error}") from error
-        return own_reference(folder / GRAPH)
+        return source.own_reference(folder / GRAPH)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from memrerank_export.errors import CheckpointError
 from memrerank_export.source import Origin
 
-DESCRIPTION = ["config.json", "tokenizer.json", "modules.json", "*_LogitScore/config.json"]
+DESCRIPTION = ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "*_LogitScore/config.json"]
 WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 """The only files that are fetched: no code, no pickled weights."""
 

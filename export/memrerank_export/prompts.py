@@ -73,7 +73,8 @@ def as_template(prompt: PromptFile, tokenizer: Tokenizer, instruction: str | Non
         raise TemplateError(f"{prompt.name}: the instruction is {default!r}; a text was expected.")
     if default and "{instruction}" not in str(pieces["head"]):
         raise TemplateError(f"{prompt.name}: the head has no {{instruction}}, so the instruction cannot be shown.")
-    return Template(**pieces, rendering=_rendering(prompt), instruction=default)
+    head, query, document = (pieces[piece] for piece in PIECES)
+    return Template(head, query, document, _rendering(prompt), default)
 
 
 def _segments(prompt: PromptFile, piece: str, tokenizer: Tokenizer) -> tuple[Segment, ...]:

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from memrerank.decoder import Decoder
+from memrerank.encoder import Encoder
 from memrerank.session import open_session
+from memrerank.template import Template
 from memrerank_export.config import DecoderConfig
 from memrerank_export.weights import Weights
 
@@ -54,6 +58,44 @@ def transformers_reference(folder: Path, config: DecoderConfig, weights: Weights
             return float(states[0, -1] @ vector)
 
     return Reference(f"transformers {version('transformers')} float32", logit)
+
+
+def transformers_classifier(folder: Path, template: Template, weights: Weights) -> Reference:
+    """The encoder in `folder` as transformers runs it on one pair."""
+    from transformers import AutoModelForSequenceClassification
+
+    import torch  # isort: skip
+
+    _require_memory(weights)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+
+    def logit(ids: list[int]) -> float:
+        inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
+        if template.token_types is not None:
+            first = len(first_of_pair(template, ids))
+            types = np.repeat(template.token_types, [first, len(ids) - first])
+            inputs["token_type_ids"] = torch.from_numpy(types[None])
+        with torch.inference_mode():
+            return float(model(**inputs).logits[0, 0])
+
+    return Reference(f"transformers {version('transformers')} float32", logit)
+
+
+def own_classifier(graph: Path, template: Template) -> Reference:
+    """The graph of an encoder's fp32 artifact, with weights that stay in their file."""
+    encoder = Encoder(open_session(graph, weights_in_file=True), template.token_types)
+
+    def logit(ids: list[int]) -> float:
+        first = first_of_pair(template, ids)
+        return float(encoder.logits(first, [ids[len(first) :]])[0])
+
+    return Reference(f"memrerank {version('memrerank')} fp32", logit)
+
+
+def first_of_pair(template: Template, ids: list[int]) -> list[int]:
+    """What precedes the document: the ids up to the special tokens that only the template can put behind a query."""
+    closing = [segment for segment in template.query if isinstance(segment, int)]
+    return ids[: ids.index(closing[0], len(template.head)) + len(closing)]
 
 
 def own_reference(graph: Path) -> Reference:

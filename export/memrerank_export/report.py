@@ -14,7 +14,7 @@ def export_report(manifest: Manifest, output: Path, seconds: float) -> str:
     lines = [
         f"{output}: {manifest.architecture}, {manifest.precision}, {size / 1e6:.1f} MB in {seconds:.0f} s",
         *(f"  {name:16} {record.size / 1e6:10.1f} MB" for name, record in manifest.files.items()),
-        f"template: {manifest.source['template']}, with the instruction {manifest.template.instruction!r}",
+        f"template: {manifest.source['template']}, {_instruction(manifest)}",
         f"weights: {_weight_errors(manifest)}",
         f"fidelity: {_fidelity(manifest)}",
         f"try it: memrerank rerank QUERY --memories FILE.jsonl --artifact {output}",
@@ -36,6 +36,11 @@ def estimate_report(estimate: Estimate) -> str:
         "Nothing was written (--dry-run).",
     ]
     return "\n".join(lines)
+
+
+def _instruction(manifest: Manifest) -> str:
+    instruction = manifest.template.instruction
+    return "without an instruction" if instruction is None else f"with the instruction {instruction!r}"
 
 
 def _weight_errors(manifest: Manifest) -> str:

@@ -12,12 +12,13 @@ from tokenizers import Tokenizer
 
 from memrerank.manifest import TOKENIZER, Limits
 from memrerank.template import Template
+from memrerank.tokenization import without_added_tokens
 from memrerank_export.checkpoint import open_tensors, read_json
-from memrerank_export.config import DecoderConfig, parse_config
+from memrerank_export.config import ENCODERS, parse_config, read_architecture
 from memrerank_export.decoder import build_graph
 from memrerank_export.errors import CheckpointError
 from memrerank_export.prompts import PromptFile, as_template, built_in_prompt
-from memrerank_export.reference import Reference, transformers_reference
+from memrerank_export.reference import Reference, own_reference, transformers_reference
 from memrerank_export.weights import ScoreTokens, Weights, declared_score_tokens, read_weights, weight_shapes
 
 MAX_TOKENS = 8192
@@ -37,8 +38,10 @@ class Origin:
 class Source:
     """What the exporter needs to know of a checkpoint, whatever its family.
 
+    `tokenizer_json` is the tokenizer as the artifact has it. `score_tokens` is None where the score is a label's.
     `build_graph` needs config.json alone; `weights` opens the safetensors files and checks them. `reference` is the
-    checkpoint run as it is, and `logit_scale` the size of its logits for states of unit variance.
+    checkpoint run as it is, `own_reference` the graph of an fp32 artifact of it, and `logit_scale` the size of its
+    logits for states of unit variance.
     """
 
     origin: Origin
@@ -46,12 +49,14 @@ class Source:
     architecture: str
     template_name: str
     template: Template
-    score_tokens: ScoreTokens
+    tokenizer_json: str
+    score_tokens: ScoreTokens | None
     limits: Limits
     shapes: Mapping[str, tuple[int, ...]]
     weights: Callable[[], Weights]
     build_graph: Callable[[], ir.Model]
     reference: Callable[[Weights], Reference]
+    own_reference: Callable[[Path], Reference]
     logit_scale: Callable[[Weights], float]
 
 
@@ -61,8 +66,13 @@ def read_source(origin: Origin, prompt: PromptFile | None, instruction: str | No
     `prompt` takes the place of the template that the architecture is published with, `instruction` that of the
     template's own.
     """
-    config = parse_config(read_json(origin.folder / "config.json", dict))
-    tokenizer = _read_tokenizer(origin.folder / TOKENIZER, config)
+    content = read_json(origin.folder / "config.json", dict)
+    if read_architecture(content) in ENCODERS:
+        from memrerank_export.encoder_source import read_encoder  # which makes a Source, too
+
+        return read_encoder(origin, content, prompt, instruction)
+    config = parse_config(content)
+    tokenizer = read_tokenizer(origin.folder / TOKENIZER, config.vocab_size)
     chosen = prompt or built_in_prompt(config.architecture)
     declared = None if prompt else declared_score_tokens(origin.folder)
     tokens = declared or _score_tokens(chosen, tokenizer)
@@ -73,12 +83,14 @@ def read_source(origin: Origin, prompt: PromptFile | None, instruction: str | No
         architecture=config.architecture,
         template_name=chosen.name,
         template=as_template(chosen, tokenizer, instruction),
+        tokenizer_json=without_added_tokens((origin.folder / TOKENIZER).read_text(encoding="utf-8")),
         score_tokens=tokens,
         limits=limits,
         shapes=weight_shapes(config) | {"score.weight": (config.hidden_size,)},
         weights=lambda: read_weights(open_tensors(origin.folder), config, tokens),
         build_graph=lambda: build_graph(config, limits.max_tokens),
         reference=lambda weights: transformers_reference(origin.folder, config, weights),
+        own_reference=own_reference,
         logit_scale=lambda weights: float(
             np.linalg.norm(weights["score.weight"].read() * weights["model.norm.weight"].read())
         ),
@@ -102,16 +114,17 @@ def _word_id(word: str, prompt: PromptFile, tokenizer: Tokenizer) -> int:
     return int(found)
 
 
-def _read_tokenizer(path: Path, config: DecoderConfig) -> Tokenizer:
+def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
+    """The checkpoint's own tokenizer, which may have as many tokens as config.json says."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; memrerank needs the checkpoint's tokenizer.json.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(f"{path} is not a tokenizer.json that can be read ({error}).") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
+    if tokenizer.get_vocab_size() > vocab_size:
         raise CheckpointError(
             f"tokenizer.json has {tokenizer.get_vocab_size()} tokens and config.json a vocabulary of "
-            f"{config.vocab_size}; use the tokenizer that belongs to the checkpoint."
+            f"{vocab_size}; use the tokenizer that belongs to the checkpoint."
         )
     return tokenizer

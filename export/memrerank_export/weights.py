@@ -53,7 +53,7 @@ class ScoreTokens:
 
 def read_weights(tensors: Tensors, config: DecoderConfig, tokens: ScoreTokens) -> dict[str, Weight]:
     """Every tensor the graph needs, with its shape checked against config.json."""
-    weights = {name: _weight(tensors, name, shape) for name, shape in weight_shapes(config).items()}
+    weights = {name: checked_weight(tensors, name, shape) for name, shape in weight_shapes(config).items()}
     weights["score.weight"] = _score_weight(tensors, config, tokens)
     return weights
 
@@ -108,7 +108,8 @@ def _logit_score_config(folder: Path) -> dict[str, object] | None:
     return None
 
 
-def _weight(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Weight:
+def checked_weight(tensors: Tensors, name: str, shape: tuple[int, ...]) -> Weight:
+    """The tensor `name`; CheckpointError when the checkpoint lacks it or has another shape."""
     _check_shape(tensors, name, shape)
     return Weight(shape, lambda start, stop: tensors.read_rows(name, start, stop))
 
