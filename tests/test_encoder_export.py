@@ -119,6 +119,29 @@ def test_texts_may_be_as_long_as_the_tokenizer_says(checkpoint: Path, declared: 
     assert source_of(checkpoint).limits.max_tokens == min(declared, 160)
 
 
+def test_positions_that_old_checkpoints_store_are_ignored(checkpoint: Path, tmp_path: Path) -> None:
+    tensors(lambda stored: stored.update({"bert.embeddings.position_ids": torch.arange(160)[None]}))(checkpoint)
+    written = export(source_of(checkpoint), tmp_path / "artifact", "fp32", None, lambda *_: None)
+    assert "bert.embeddings.position_ids" not in written.plan
+
+
+def test_a_rope_base_that_transformers_would_misread_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_encoder(tmp_path / "checkpoint", "ModernBert")
+    config(rope_parameters={"sliding_attention": {"rope_theta": 10_000.0}})(checkpoint)
+    assert source_of(checkpoint).limits.max_tokens == 160
+    config(rope_parameters={"full_attention": {"rope_theta": 5_000.0}})(checkpoint)
+    with pytest.raises(CheckpointError, match=r"rope_theta of 5000.0 for full_attention.*global_rope_theta"):
+        source_of(checkpoint)
+
+
+def test_what_config_json_leaves_out_is_as_in_transformers(tmp_path: Path) -> None:
+    checkpoint = make_encoder(tmp_path / "checkpoint", "XLMRoberta")
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token_id"}))
+    source = source_of(checkpoint)
+    assert (source.template.padding, source.limits.max_tokens) == (1, 158)
+
+
 def test_an_estimate_needs_no_weights(checkpoint: Path, tmp_path: Path) -> None:
     written = export(source_of(checkpoint), tmp_path / "artifact", "int8", None, lambda *_: None)
     (checkpoint / "model.safetensors").unlink()

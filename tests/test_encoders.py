@@ -34,6 +34,7 @@ SHAPES: dict[str, tuple[Kind, dict[str, Any]]] = {
     "BERT, one layer, one head": ("Bert", {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 24}),
     "BERT, odd sizes": ("Bert", {"num_attention_heads": 3, "hidden_size": 39, "intermediate_size": 70}),
     "BERT, another activation": ("Bert", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
+    "BERT, GELU by tanh": ("Bert", {"hidden_act": "gelu_new"}),
     "XLM-RoBERTa": ("XLMRoberta", {}),
     "XLM-RoBERTa, heads of 64": ("XLMRoberta", {"num_attention_heads": 2, "hidden_size": 128}),
     "ModernBERT": ("ModernBert", {}),

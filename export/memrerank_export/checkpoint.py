@@ -94,7 +94,8 @@ def _shard_names(folder: Path) -> tuple[str, ...]:
 def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="numpy") as shard:
-            slices = {name: shard.get_slice(name) for name in shard.keys()}
+            names = [name for name in shard.keys() if not name.endswith("position_ids")]  # old files store 0, 1, 2, ...
+            slices = {name: shard.get_slice(name) for name in names}
             wrong = {name: s.get_dtype() for name, s in slices.items() if s.get_dtype() not in _FLOAT_TYPES}
             if wrong:
                 name, dtype = next(iter(wrong.items()))

@@ -12,6 +12,20 @@ from memrerank_export.errors import CheckpointError
 MAX_TOKENS = 8192
 """The longest pair of bge-reranker-v2-m3's and gte-reranker-modernbert's published recipes."""
 
+PADDING = {
+    "BertForSequenceClassification": 0,
+    "XLMRobertaForSequenceClassification": 1,
+    "ModernBertForSequenceClassification": 50283,
+}
+"""The id of the padding token where config.json names none: transformers' defaults."""
+
+MODERNBERT = {
+    "local_attention": 128,
+    "global_attn_every_n_layers": 3,
+    "local_rope_theta": 10_000.0,
+    "global_rope_theta": 160_000.0,
+}
+
 
 @dataclass(frozen=True)
 class LocalAttention:
@@ -51,7 +65,7 @@ def parse_encoder_config(config: Mapping[str, Any], tokenizer_config: Mapping[st
     hidden_size, heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
     if hidden_size % heads:
         raise CheckpointError(f"config.json has a hidden_size of {hidden_size}, which {heads} heads cannot share.")
-    padding = config.get("pad_token_id")
+    padding = config.get("pad_token_id", PADDING[architecture])
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise CheckpointError(f"config.json has pad_token_id = {padding!r}; the id of the padding token was expected.")
     return EncoderConfig(
@@ -74,14 +88,19 @@ def _max_tokens(architecture: str, config: Mapping[str, Any], tokenizer_config: 
 
 
 def _local_attention(config: Mapping[str, Any]) -> LocalAttention:
-    """The keys of config.json, with the defaults of transformers."""
-    given = {"local_attention": 128, "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0, **config}
-    theta = given.get("local_rope_theta", 10_000.0)
+    """The keys of config.json, or transformers' defaults; without a base of their own, local layers have the global."""
+    given = {**MODERNBERT, **config}
+    for kind, name in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
+        theta = ((config.get("rope_parameters") or {}).get(kind) or {}).get("rope_theta", given[name])
+        if theta != given[name]:
+            raise CheckpointError(
+                f"config.json has a rope_theta of {theta!r} for {kind}, in the layout of transformers 5, which the "
+                f"transformers 4 that reads it here takes for {given[name]!r}. Write it as {name}."
+            )
+    local_theta = "global_rope_theta" if given["local_rope_theta"] is None else "local_rope_theta"
     return LocalAttention(
         every=positive_int(given, "global_attn_every_n_layers"),
         reach=positive_int(given, "local_attention") // 2,
-        theta=positive_float(given, "global_rope_theta" if theta is None else "local_rope_theta")
-        if "local_rope_theta" in given
-        else theta,
+        theta=positive_float(given, local_theta),
         global_theta=positive_float(given, "global_rope_theta"),
     )

@@ -80,7 +80,6 @@ def _fused(graph: Path, config: PretrainedConfig) -> ir.Model:
 
     options = FusionOptions("bert")
     options.use_multi_head_attention = True  # keeps the projections apart, as matrices of their own
-    options.disable_multi_head_attention_bias = True
     options.enable_embed_layer_norm = False
     options.enable_skip_layer_norm = False
     options.enable_bias_skip_layer_norm = False

@@ -181,7 +181,8 @@ class Reranker:
             return dict(zip(batch, found.tolist(), strict=True))
 
         lengths = [prefix.repeated + len(document.ids) for document in encoded.documents]
-        batches = equal_length_batches(lengths, self._scorer.token_budget)
+        share = -(-sum(lengths) // self._threads)  # so that a call of few documents keeps every thread busy
+        batches = equal_length_batches(lengths, min(self._scorer.token_budget, share))
         with ThreadPoolExecutor(self._threads) as pool:
             logits = {i: logit for found in pool.map(run, batches) for i, logit in found.items()}
         _require_finite(logits)
