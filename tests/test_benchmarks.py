@@ -1,8 +1,7 @@
 import json
 from pathlib import Path
 
-from memrerank_bench import encoders
-from memrerank_bench import precisions
+from memrerank_bench import encoders, precisions
 from memrerank_bench.throughput import linear_macs, table
 
 ROOT = Path(__file__).parent.parent
