@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from checkpoints import SMALL_VOCABULARY, make_checkpoint
 from conftest import exported
 from memrerank import Memory, Reranker
-from memrerank_export.config import PRECISIONS, SUPPORTED
+from memrerank_export.config import DECODERS, PRECISIONS
 from reference import INSTRUCTION, NO, YES, ReferenceModel, official_ids, official_mxbai_ids, stored_matrices
 
 TOLERANCE = 1e-4
@@ -190,7 +190,7 @@ def rms(values: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("architecture", SUPPORTED)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_logits_are_those_of_transformers_with_the_stored_weights_and_rounded_inputs(
     architecture: str, precision: str, tmp_path: Path
 ) -> None:

@@ -67,7 +67,9 @@ def transformers_classifier(folder: Path, template: Template, weights: Weights) 
     import torch  # isort: skip
 
     _require_memory(weights)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
 
     def logit(ids: list[int]) -> float:
         inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)}
