@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="memrerank-export",
-        description="Turn the checkpoint of a reranker (Qwen3-Reranker, MemReranker, mxbai-rerank-v2, BERT-like cross-encoders) into "
-        "an artifact that memrerank runs with ONNX Runtime. Prints the size, the error of the weights and the "
-        "fidelity of the scores.",
+        description="Turn the checkpoint of a reranker (Qwen3-Reranker, MemReranker, mxbai-rerank-v2, or a BERT-like "
+        "cross-encoder) into an artifact that memrerank runs with ONNX Runtime. Prints the size, the error of the "
+        "weights and the fidelity of the scores.",
     )
     parser.add_argument(
         "checkpoint",
