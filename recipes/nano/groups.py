@@ -7,9 +7,15 @@ from datetime import datetime
 
 from memrerank.memory import Memory
 from memrerank.template import Rendering, render_memory, render_query
-from memrerank_export.prompts import RENDERING
 
-__all__ = ["RENDERING", "Group", "Rendering", "Turn", "group"]
+RENDERING = Rendering(
+    time="[{time}] ",
+    speaker="{speaker}: ",
+    turn="{turn}\n",
+    datetime_format="%Y-%m-%d %H:%M",
+    date_format="%Y-%m-%d",
+)
+"""How the artifact of this model shows times, speakers and turns: what the exporter writes into its template."""
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,34 @@ def info_nce(logits: Tensor, labels: Tensor) -> Tensor:
     return (torch.logaddexp(positives, rest) - positives).mean()
 
 
-def group_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int], pointwise: float) -> tuple[Tensor, Tensor, Tensor]:
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the documents of one group, in which positives and negatives weigh the same."""
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    positive, negative = labels.sum().clamp(min=1), (1 - labels).sum().clamp(min=1)
+    return (each * torch.where(labels > 0.5, 0.5 / positive, 0.5 / negative)).sum()
+
+
+def kept(logits: Tensor, labels: Tensor, sizes: Sequence[int], margins: Sequence[float]) -> Tensor:
+    """Which documents count: all but negatives that score above the best positive by over the margin of their group.
+
+    Such negatives are likely to answer too, as the data takes its negatives from BM25 and not from people.
+    """
+    counted = []
+    for scores, targets, margin in zip(logits.split(list(sizes)), labels.split(list(sizes)), margins, strict=True):
+        best = scores[targets > 0.5].max()
+        counted.append((targets > 0.5) | (scores <= best + margin))
+    return torch.cat(counted)
+
+
+def group_loss(
+    logits: Tensor, labels: Tensor, sizes: Sequence[int], counted: Tensor, pointwise: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of a step, and its two parts: contrast + `pointwise` * cross-entropy, means over groups.
 
-    logits, labels: [documents of all groups, in order]; sizes: how many each group has. Within a group positives and
-    negatives weigh the same in the cross-entropy.
+    logits, labels, counted: [documents of all groups, in order]; sizes: how many each group has.
     """
-    contrast, entropy = [], []
-    for scores, targets in zip(logits.split(list(sizes)), labels.split(list(sizes)), strict=True):
-        contrast.append(info_nce(scores, targets))
-        each = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-        weights = torch.where(targets > 0.5, 0.5 / targets.sum().clamp(min=1), 0.5 / (1 - targets).sum().clamp(min=1))
-        entropy.append((each * weights).sum())
-    first, second = torch.stack(contrast).mean(), torch.stack(entropy).mean()
-    return first + pointwise * second, first.detach(), second.detach()
+    parts = [each.split(list(sizes)) for each in (logits, labels, counted)]
+    groups = [(scores[used], targets[used]) for scores, targets, used in zip(*parts, strict=True)]
+    contrast = torch.stack([info_nce(*group) for group in groups]).mean()
+    entropy = torch.stack([cross_entropy(*group) for group in groups]).mean()
+    return contrast + pointwise * entropy, contrast.detach(), entropy.detach()

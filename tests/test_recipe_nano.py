@@ -1,0 +1,186 @@
+"""The training recipe in recipes/nano, end to end on a small sample that the test makes."""
+
+import gzip
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
+WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+MODULES = (
+    "batches data evaluate groups locomo losses memories metrics model quantization scenes slots split stage times"
+)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Iterator[SimpleNamespace]:
+    """The modules of the recipe, imported as its scripts import them."""
+    sys.path.insert(0, str(FOLDER))
+    names = [*MODULES.split(), "train", "voices"]
+    yield SimpleNamespace(**{name: __import__(name) for name in names})
+    sys.path.remove(str(FOLDER))
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model of random weights with a letter-wise WordPiece tokenizer."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=256, **sizes)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    save_file(BertModel(config).state_dict(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a few rows in the schema of the real one."""
+    folder = tmp_path_factory.mktemp("data")
+    passages = [f"Nora{i}: I sold {i} cakes on day {i}." for i in range(40)] + [
+        f"Gore{i} left town." for i in range(40)
+    ]
+    sources = ["sgd", "qadiscourse", "squad", "friendsqa"]
+    rows = [
+        {"q": f"Why did Gore{i} sell {i} cakes?", "pos": [i], "neg": [i // 8 * 8 + (i + k) % 8 for k in range(1, 8)]}
+        | {"src": sources[i % 4], "kind": "factual", "label": "human"}
+        for i in range(80)
+    ]
+    _write(folder / "passages.jsonl.gz", passages)
+    _write(folder / "train.jsonl.gz", rows[:60])
+    _write(folder / "valid.jsonl.gz", rows)
+    return folder
+
+
+def _write(path: Path, lines: list[object]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _options(base: Path, data: Path, output: Path) -> list[str]:
+    small = "--steps 4 --groups 6 --warmup 1 --threads 1 --limit 64 --int8-from 2 --forgive 1 --no-bf16 --lr 0.01"
+    return ["--base", str(base), "--data", str(data), "--output", str(output), *small.split()]
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    recipe: SimpleNamespace, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    recipe.train.main(_options(base, data, whole))
+    train_step = recipe.train.Trainer.train_step
+
+    def interrupted(self: object, steps: object) -> dict[str, float]:
+        if self.step == 3:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return train_step(self, steps)
+
+    monkeypatch.setattr(recipe.train.Trainer, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train.main([*_options(base, data, parted), "--save-minutes", "0"])
+    assert not (parted / "checkpoint").exists()
+    monkeypatch.undo()
+    recipe.train.main(_options(base, data, parted))
+    expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (whole, parted))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    steps = [json.loads(line)["step"] for line in (parted / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_is_measured(recipe: SimpleNamespace, base: Path, data: Path, tmp_path: Path) -> None:
+    recipe.train.main([*_options(base, data, tmp_path / "run"), "--steps", "1"])
+    turns = [{"id": f"D1:{i}", "iso": "2024-05-01T10:00", "speaker": "Ida", "text": f"word {i}"} for i in range(4)]
+    query = {"conv": "c", "cat": 4, "query": "which word", "gold": ["D1:2", "D9:9"]}
+    query["cands"] = [[turn["id"], 1, 1, float(i), 0.5] for i, turn in enumerate(turns)]
+    folder = tmp_path / "locomo"
+    folder.mkdir()
+    (folder / "memories_c.jsonl").write_text("\n".join(map(json.dumps, turns)))
+    (folder / "queries.jsonl").write_text(json.dumps(query))
+    checkpoint, output = str(tmp_path / "run" / "checkpoint"), tmp_path / "figures.json"
+    options = ["--data", str(data), "--limit", "5", "--locomo", str(folder), "--int8", "--output", str(output)]
+    recipe.evaluate.main([checkpoint, *options])
+    figures = json.loads(output.read_text())
+    assert figures["select"]["queries"] == 5
+    assert figures["locomo"]["4"]["bm25"]["map"]["mean"] == pytest.approx(0.25)  # second of four, one of two gold
+
+
+def test_gold_that_was_not_ranked_counts_as_lost(recipe: SimpleNamespace) -> None:
+    precision, reciprocal, gain = recipe.metrics.figures([False, True, True], gold=4)
+    assert precision == pytest.approx((1 / 2 + 2 / 3) / 4)
+    assert reciprocal == 1 / 2
+    ideal = sum(1 / np.log2(rank + 1) for rank in (1, 2, 3, 4))
+    assert gain == pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / ideal)
+
+
+def test_the_parts_share_no_passage_and_leave_out_what_may_not_be_trained_on(
+    recipe: SimpleNamespace, data: Path
+) -> None:
+    rows = recipe.data.read_rows(data, "valid")
+    assert "friendsqa" not in {row.source for row in rows}
+    parts = recipe.split.split(rows)
+    passages = [{i for row in part for i in (*row.positives, *row.negatives)} for part in parts.values()]
+    assert all(not one & two for k, one in enumerate(passages) for two in passages[k + 1 :])
+    assert parts == recipe.split.split(rows)
+
+
+def test_simulated_int8_is_the_arithmetic_of_the_artifact(recipe: SimpleNamespace) -> None:
+    from memrerank_export.quantize import measure, round_levels
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 5)
+    x = torch.randn(3, 8, requires_grad=True)
+    weights = layer.weight.detach().numpy().T
+    scales, _ = measure(weights, axis=0)
+    steps = np.abs(x.detach().numpy()).max(axis=1, keepdims=True) / 127
+    rounded = np.rint(x.detach().numpy() / steps) * steps
+    expected = rounded @ (round_levels(weights, scales) * scales) + layer.bias.detach().numpy()
+    recipe.quantization.simulate_int8(layer)
+    found = layer(x)
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    found.sum().backward()
+    assert x.grad is not None
+    assert torch.all(x.grad != 0)
+    assert type(recipe.quantization.restore(layer)) is torch.nn.Linear
+
+
+def test_every_template_can_be_filled(recipe: SimpleNamespace) -> None:
+    for seed in range(300):
+        group = recipe.memories.memory_group(random.Random(seed))
+        assert {0.0, 1.0} == set(group.labels)
+        assert not any(mark in text for text in (group.query, *group.documents) for mark in "{}")
+
+
+def test_written_scenes_have_answers_and_keep_some_aside(recipe: SimpleNamespace) -> None:
+    train, held_out = (recipe.scenes.conversations(part) for part in (False, True))
+    assert len(held_out) == len(recipe.scenes.HELD_OUT)
+    for conversation in [*train, *held_out]:
+        assert conversation.questions
+        assert all(0 <= i < len(conversation.lines) for _, gold in conversation.questions for i in gold)
+    assert all(max(group.labels) == 1 for group in recipe.scenes.held_out_groups())
+
+
+def test_a_named_person_can_be_made_to_speak(recipe: SimpleNamespace) -> None:
+    told = recipe.voices.voiced("Why did Gore leave Boston?", ["Gore's father left. He has two sisters."], [], "Ida")
+    assert told.query == "Why did Ida leave Boston?"
+    assert told.positives == ["My father left. I have two sisters."]
+    assert recipe.voices.voiced("Why is the sky blue?", ["Light scatters."], [], "Ida") is None
