@@ -27,7 +27,7 @@ TOLD = frozenset({"canard", "fairytaleqa", "qadiscourse", "qamr", "squad", "wiki
 """Sources with passages about named people, who may be made to speak."""
 
 SHARE = {
-    **{"sgd": 0.7, "ecare": 0.4, "wikiwhy": 0.5, "dstc9k": 0.4, "squad": 0.1, "fairytaleqa": 0.15, "timeqa": 0.3},
+    **{"sgd": 0.4, "ecare": 0.4, "wikiwhy": 0.5, "dstc9k": 0.25, "squad": 0.1, "fairytaleqa": 0.3, "timeqa": 0.3},
     **{"nq": 0.3, "canard": 2.0, "molweni": 2.0, "qmsum": 1.0, "ikat": 3.0},
 }
 """How often a row of a source is seen in one pass, 1 for those not named: short passages in speech count most."""

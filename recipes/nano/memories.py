@@ -224,7 +224,7 @@ def stand_in(play: Scene, theme: Theme, name: str) -> None:
 
 
 KINDS: dict[str, tuple[int, Callable[[Scene], None]]] = {
-    "when": (18, when),
+    "when": (22, when),
     "what": (18, what),
     "why": (6, why),
     "feel": (5, feel),

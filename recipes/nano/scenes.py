@@ -11,7 +11,7 @@ from functools import cache
 from groups import Group, Turn, group
 from slots import FOLDER, other, phrases
 
-HELD_OUT = frozenset({"ferry", "recovery", "climbing", "market stall", "astronomy"})
+HELD_OUT = frozenset({"ferry", "recovery", "climbing", "market stall", "astronomy", "hard year", "paintings"})
 """Conversations that only measure."""
 
 _LINE = re.compile(r"([ab])(?: @(\w+))?: (.+)")
@@ -68,7 +68,8 @@ def conversations(held_out: bool) -> list[Conversation]:
 
 def _parsed(text: str) -> Conversation:
     name, *lines = text.strip().split("\n")
-    conversation, labels, day = Conversation(name), {}, 0
+    conversation, day = Conversation(name), 0
+    labels: dict[str, int] = {}
     for line in lines:
         if line.startswith("= "):
             day += int(line[2:])

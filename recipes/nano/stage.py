@@ -66,13 +66,13 @@ class Scene:
         """Set the question."""
         self.question = sentence_question(fill(text, self.values | values | {"my": "their"}))
 
-    def answer(self, *args: object, **values: str) -> None:
+    def answer(self, speaker: str, core: str, time: datetime | None = None, **values: str) -> None:
         """Add a turn that answers."""
-        self.positives.append(self.turn(*args, **values))  # type: ignore[arg-type]
+        self.positives.append(self.turn(speaker, core, time, **values))
 
-    def distract(self, *args: object, **values: str) -> None:
+    def distract(self, speaker: str, core: str, time: datetime | None = None, **values: str) -> None:
         """Add a turn that does not answer."""
-        self.negatives.append(self.turn(*args, **values))  # type: ignore[arg-type]
+        self.negatives.append(self.turn(speaker, core, time, **values))
 
 
 def sentence_question(text: str) -> str:
@@ -106,7 +106,7 @@ def fill_up(play: Scene, count: int) -> None:
         if pool == "event" and play.rng.random() < 0.5:
             core = f"{core} {past(play.rng, play.times[-1])[0]}"
         fresh = values_for(play.rng, ("n", play.n), ("m", play.m))
-        turn = play.turn(speaker, core, **(fresh | {"topic": event.topic}))
+        turn = play.turn(speaker, core, None, **(fresh | {"topic": event.topic}))
         if turn.text not in taken and not (play.question and shares_answer(play, event, speaker)):
             play.negatives.append(turn)
 
