@@ -21,7 +21,7 @@ from transformers import BertForSequenceClassification
 
 from data import dress, read_passages, read_rows
 from groups import Group
-from locomo import Query, read_queries
+from locomo import ANSWERABLE, Query, read_queries
 from memories import memory_group
 from metrics import Figures, compare, figures, interval, ranked, summary
 from model import load_model, load_tokenizer, step_logits
@@ -98,7 +98,7 @@ def measure_locomo(scorer: Scorer, queries: Sequence[Query]) -> dict[str, Any]:
     orders["fused"] = [_fused(*pair) for pair in zip(orders["model"], orders["rrf"], strict=True)]
     values = {name: _values(queries, scores) for name, scores in orders.items()}
     categories = np.array([query.category for query in queries])
-    chosen = {"1-4": categories <= 4} | {str(c): categories == c for c in sorted(set(categories.tolist()))}
+    chosen = {"1-4": categories <= ANSWERABLE} | {str(c): categories == c for c in sorted(set(categories.tolist()))}
     return {name: _category(values, mask) for name, mask in chosen.items() if mask.any()}
 
 
@@ -139,6 +139,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add("--locomo", type=Path, help="LoCoMo folder with queries.jsonl and memories_*.jsonl; to measure only")
     add("--sample", type=int, help="so many LoCoMo queries, drawn at random (default: all)")
+    add("--highest", type=int, default=ANSWERABLE, help="highest LoCoMo category (default %(default)s; 5: adversarial)")
     add("--int8", action="store_true", help="simulate the int8 artifact")
     add("--bf16", action="store_true", help="compute in bfloat16, which is faster and close")
     add("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
@@ -157,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
         found["scenes"] = measure_groups(scorer, held_out_groups())
         found["memory"] = measure_groups(scorer, memory_groups(min(options.limit, 500)))
     if options.locomo:
-        found["locomo"] = measure_locomo(scorer, read_queries(options.locomo, options.sample))
+        found["locomo"] = measure_locomo(scorer, read_queries(options.locomo, options.sample, options.highest))
     text = json.dumps(found, indent=1)
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")

@@ -26,12 +26,16 @@ class Query:
     category: int
 
 
-def read_queries(folder: Path, sample: int | None = None) -> list[Query]:
-    """The questions of categories 1-5, or `sample` of them."""
+ANSWERABLE = 4
+"""The highest category whose questions the conversation answers; 5 is adversarial."""
+
+
+def read_queries(folder: Path, sample: int | None = None, highest: int = ANSWERABLE) -> list[Query]:
+    """The questions of the categories up to `highest`, or `sample` of them."""
     memories = {path.stem.removeprefix("memories_"): _memories(path) for path in folder.glob("memories_*.jsonl")}
-    rows = list(_lines(folder / "queries.jsonl"))
+    rows = [row for row in _lines(folder / "queries.jsonl") if row["cat"] <= highest]
     if sample is not None:
-        rows = random.Random(0).sample([row for row in rows if row["cat"] <= 4], sample)
+        rows = random.Random(0).sample(rows, sample)
     return [_query(row, memories[row["conv"]]) for row in rows]
 
 

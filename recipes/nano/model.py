@@ -53,14 +53,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def save_checkpoint(model: BertForSequenceClassification, base: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Write config.json, model.safetensors in `dtype` and the tokenizer.json of `base`."""
+    """Write model.safetensors in `dtype`, with the config.json and tokenizer.json of `base`."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict()
-    config |= {"architectures": ["BertForSequenceClassification"], "dtype": str(dtype).removeprefix("torch.")}
-    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    config.pop("_name_or_path", None)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8")) | {
+        "architectures": ["BertForSequenceClassification"],
+        "dtype": str(dtype).removeprefix("torch."),
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+    }
+    for name in ("_name_or_path", "torch_dtype", "transformers_version"):
+        config.pop(name, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if base.resolve() != folder.resolve():
         shutil.copyfile(base / "tokenizer.json", folder / "tokenizer.json")
