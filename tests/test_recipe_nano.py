@@ -144,16 +144,16 @@ def test_the_parts_share_no_passage_and_leave_out_what_may_not_be_trained_on(
 
 
 def test_simulated_int8_is_the_arithmetic_of_the_artifact(recipe: SimpleNamespace) -> None:
-    from memrerank_export.quantize import measure, round_levels
+    from memrerank_export.forms import Int8Form
 
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 5)
     x = torch.randn(3, 8, requires_grad=True)
-    weights = layer.weight.detach().numpy().T
-    scales, _ = measure(weights, axis=0)
+    form = Int8Form()
+    stored = form.decode(*form.encode(layer.weight.detach().numpy()))
     steps = np.abs(x.detach().numpy()).max(axis=1, keepdims=True) / 127
     rounded = np.rint(x.detach().numpy() / steps) * steps
-    expected = rounded @ (round_levels(weights, scales) * scales) + layer.bias.detach().numpy()
+    expected = rounded @ stored.T + layer.bias.detach().numpy()
     recipe.quantization.simulate_int8(layer)
     found = layer(x)
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -6,16 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from memrerank.memory import Memory
-from memrerank.template import Rendering, render_memory, render_query
-
-RENDERING = Rendering(
-    time="[{time}] ",
-    speaker="{speaker}: ",
-    turn="{turn}\n",
-    datetime_format="%Y-%m-%d %H:%M",
-    date_format="%Y-%m-%d",
-)
-"""How the artifact of this model shows times, speakers and turns: what the exporter writes into its template."""
+from memrerank.template import render_memory, render_query
+from memrerank_export.encoder_source import RENDERING
 
 
 @dataclass(frozen=True)
