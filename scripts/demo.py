@@ -1,5 +1,6 @@
 """Export a tiny checkpoint of random weights and rerank a small conversation with it."""
 
+import json
 import lzma
 import sys
 import tempfile
@@ -20,13 +21,7 @@ TINY = CONFIG_06B | {
     "head_dim": 32,
 }
 
-MEMORIES = [
-    Memory("Today was my first day at the observatory!", time="2024-03-04T18:20", speaker="Nora"),
-    Memory("I have an interview at the observatory next week.", time="2024-02-12T09:05", speaker="Nora"),
-    Memory("My first day at the bakery went well.", time="2024-03-11T20:41", speaker="Tomas"),
-    Memory("The kettle is broken again.", time="2024-03-12T07:30", speaker="Tomas"),
-    "Meeting notes: budget, hiring freeze, new coffee machine.",
-]
+CONVERSATION = Path(__file__).with_name("demo.jsonl")
 
 
 def main() -> int:
@@ -39,11 +34,12 @@ def main() -> int:
         if code := memrerank_export([str(checkpoint), str(artifact)]):
             return code
         reranker = Reranker.load(artifact)
+        memories = [Memory(**json.loads(line)) for line in CONVERSATION.read_text(encoding="utf-8").splitlines()]
         query = "When did she start her new job?"
-        ranking = reranker.rerank(query, MEMORIES, context=["Tomas: How is Nora doing?"])
+        ranking = reranker.rerank(query, memories, context=["Tomas: How is Nora doing?"], top_k=5)
     print(f"\n{query}")
     for hit in ranking:
-        print(f"  {hit.score:.3f}  {hit.document.text if isinstance(hit.document, Memory) else hit.document}")
+        print(f"  {hit.score:.3f}  {str(hit.document.time)[:10]}  {hit.document.speaker:6} {hit.document.text}")
     print("\nThe weights of this checkpoint are random, so the order means nothing: it shows that the way from a")
     print("checkpoint to scores works here. For scores that mean something, export a trained one (see README.md).")
     return 0
