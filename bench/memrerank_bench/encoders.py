@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from memrerank.encoder import Encoder
-from memrerank_bench.throughput import describe_machine
+from memrerank_bench.throughput import describe_machine, in_fresh_process
 
 PAIRS, TOKENS = 50, 64
 """Pairs of a call, and tokens of a pair."""
@@ -39,9 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is not there, measure, print and write the figures."""
     options = _parser().parse_args(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
-    _in_fresh_process("prepare", "", options.work, options.checkpoint)
-    rounds = _in_fresh_process("speed", "", options.work, options.checkpoint)["rounds"]
-    quality = {name: _in_fresh_process("quality", name, options.work, options.checkpoint) for name in QUALITIES}
+    in_fresh_process("measure_encoders", "prepare", "", options.work, options.checkpoint)
+    rounds = in_fresh_process("measure_encoders", "speed", "", options.work, options.checkpoint)["rounds"]
+    quality = {
+        name: in_fresh_process("measure_encoders", "quality", name, options.work, options.checkpoint)
+        for name in QUALITIES
+    }
     result = summarize(rounds, quality)
     print(table(result))
     if options.output:
@@ -108,13 +110,6 @@ def _quality(found: dict[str, Any] | None) -> str:
     change = found["batch_change"]
     changes = "nothing" if change == 0 else f"{change:.2f} standard deviations"
     return f"{found['state_errors'][-1]:.3f} | {found['kendall_tau']:.3f} | {changes}"
-
-
-def _in_fresh_process(kind: str, name: str, work: Path, checkpoint: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "memrerank_bench.measure_encoders", kind, name, str(work), str(checkpoint)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
 
 
 def _parser() -> argparse.ArgumentParser:

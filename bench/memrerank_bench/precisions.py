@@ -60,7 +60,7 @@ def _measure(options: argparse.Namespace, shape: str, precision: str) -> dict[st
     if not checkpoint.exists():
         write_random_checkpoint(checkpoint, SHAPES[shape], options.tokenizer, separate_head=shape == "4B")
     exported = _export(checkpoint, artifact, precision)
-    scored = in_fresh_process("precision", checkpoint, artifact)
+    scored = in_fresh_process("measure", "precision", checkpoint, artifact)
     errors = [record.error for record in read_manifest(artifact).plan.values()]
     return {**exported, **scored, "weight_error": sum(errors) / len(errors)}
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {}
         for measurement in MEASUREMENTS:
             print(f"round {i + 1} of {options.rounds}: {measurement}", file=sys.stderr)
-            found[measurement] = in_fresh_process(measurement, checkpoint, artifact)
+            found[measurement] = in_fresh_process("measure", measurement, checkpoint, artifact)
         rounds.append(found)
     result = summarize(rounds)
     print(table(result))
@@ -127,9 +127,9 @@ def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
     return checkpoint, artifact
 
 
-def in_fresh_process(measurement: str, checkpoint: Path, artifact: Path) -> dict[str, Any]:
-    """The figures of a measurement (memrerank_bench.measure) that runs alone in a process of its own."""
-    command = [sys.executable, "-m", "memrerank_bench.measure", measurement, str(checkpoint), str(artifact)]
+def in_fresh_process(module: str, *arguments: str | Path) -> dict[str, Any]:
+    """The figures that a module of memrerank_bench prints when it runs alone in a process of its own."""
+    command = [sys.executable, "-m", f"memrerank_bench.{module}", *map(str, arguments)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result

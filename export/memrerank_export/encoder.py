@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from memrerank_export.encoder_config import EncoderConfig
-from memrerank_export.graph import MICROSOFT, Ops, graph_output
+from memrerank_export.graph import MICROSOFT, Ops, extend, graph_output
 from memrerank_export.modernbert import fuse_attention, fuse_gates
 from memrerank_export.tracing import trace
 
@@ -61,7 +61,7 @@ def drop_masks(graph: ir.Graph) -> None:
     shape = ops("Shape", graph.inputs[0])
     mask.replace_all_uses_with(ops("ConstantOfShape", shape, value=ir.tensor(np.array([1], np.int64))))
     graph.inputs.remove(mask)
-    graph.extend(ops.nodes)
+    extend(graph, ops)
 
 
 def first_token_only(graph: ir.Graph) -> None:
@@ -94,9 +94,7 @@ def one_logit(graph: ir.Graph) -> None:
     ops = Ops()
     logit = ops("Squeeze", labels, ops.constant("label_axis", np.array([1], np.int64)))
     graph.outputs[0] = graph_output("logit", logit, ir.DataType.FLOAT, ["batch"])
-    graph.extend(ops.nodes)
-    for initializer in ops.initializers:
-        graph.initializers.add(initializer)
+    extend(graph, ops)
 
 
 def _takes_first_token(node: ir.Node) -> bool:

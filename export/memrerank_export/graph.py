@@ -56,6 +56,13 @@ class Ops:
         return [*self._tape.initializers, *self._weights]
 
 
+def extend(graph: ir.Graph, ops: Ops) -> None:
+    """Add to `graph` the nodes and initializers that `ops` has collected."""
+    graph.extend(ops.nodes)
+    for initializer in ops.initializers:
+        graph.initializers.add(initializer)
+
+
 def graph_input(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
     """A graph input; dimensions with a name are free."""
     return ir.val(name, dtype=dtype, shape=ir.Shape(shape))

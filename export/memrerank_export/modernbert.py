@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from memrerank_export.encoder_config import EncoderConfig, LocalAttention
-from memrerank_export.graph import MICROSOFT, Ops
+from memrerank_export.graph import MICROSOFT, Ops, extend
 from memrerank_export.rotary import RotaryTables, rotary_tables
 
 
@@ -38,9 +38,7 @@ def fuse_attention(graph: ir.Graph, config: EncoderConfig, local: LocalAttention
             num_heads=config.num_attention_heads,
         )  # fmt: skip
         attended.replace_all_uses_with(y)
-    graph.extend(ops.nodes)
-    for initializer in ops.initializers:
-        graph.initializers.add(initializer)
+    extend(graph, ops)
 
 
 def fuse_gates(graph: ir.Graph) -> None:
@@ -55,7 +53,7 @@ def fuse_gates(graph: ir.Graph) -> None:
         first, second = ops.multi("Split", 2, joined, axis=-1, num_outputs=2)
         slices.outputs[0].replace_all_uses_with(first)
         gate.outputs[0].replace_all_uses_with(second)
-    graph.extend(ops.nodes)
+    extend(graph, ops)
 
 
 def window_bias(ops: Ops, input_ids: ir.Value, local: LocalAttention) -> ir.Value:
