@@ -27,8 +27,8 @@ TOLD = frozenset({"canard", "fairytaleqa", "qadiscourse", "qamr", "squad", "wiki
 """Sources with passages about named people, who may be made to speak."""
 
 SHARE = {
-    **{"sgd": 0.4, "ecare": 0.4, "wikiwhy": 0.5, "dstc9k": 0.25, "squad": 0.1, "fairytaleqa": 0.3, "timeqa": 0.3},
-    **{"nq": 0.3, "canard": 2.0, "molweni": 2.0, "qmsum": 1.0, "ikat": 3.0},
+    **{"sgd": 0.4, "ecare": 0.4, "wikiwhy": 0.5, "dstc9k": 0.25, "squad": 0.25, "fairytaleqa": 0.4, "timeqa": 0.3},
+    **{"nq": 0.3, "canard": 2.0, "molweni": 2.0, "qmsum": 1.0, "ikat": 3.0, "qadiscourse": 0.7},
 }
 """How often a row of a source is seen in one pass, 1 for those not named: short passages in speech count most."""
 
@@ -104,7 +104,7 @@ def _spoken(
     """Dialogue turns keep their speakers; where the query names one, others say the same."""
     positives, negatives = [_parsed(text) for text in positive], [_parsed(text) for text in negative]
     named = [turn for turn in positives if turn.speaker and turn.speaker.lower() in row.query.lower()]
-    if named and rng.random() < 0.6:
+    if named and rng.random() < 0.4:
         impostor = other(rng, "name", str(named[0].speaker))
         negatives.insert(0, Turn(named[0].text, None, impostor))
     return row.query, positives, negatives
@@ -114,7 +114,7 @@ def _voiced(
     row: Row, positive: list[str], negative: list[str], rng: random.Random
 ) -> tuple[str, list[Turn], list[Turn]]:
     """Other passages become what one of two people says; the query may name who."""
-    told = row.source in TOLD and rng.random() < 0.8 and _told(row, positive, negative, rng)
+    told = row.source in TOLD and rng.random() < 0.25 and _told(row, positive, negative, rng)
     if told:
         return told
     personal = bool(FIRST_PERSON.search(positive[0]))
@@ -124,7 +124,7 @@ def _voiced(
     second = other(rng, "name", first)
     positives = [Turn(text, None, first) for text in positive]
     negatives = [Turn(text, None, first if rng.random() < 0.6 else second) for text in negative]
-    if rng.random() > (0.7 if personal else 0.3):
+    if rng.random() > (0.5 if personal else 0.2):
         return row.query, positives, negatives
     negatives.insert(0, Turn(positive[0], None, second))
     return rng.choice(MENTIONS).format(n=first, q=row.query), positives, negatives
