@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memrerank import MemrerankError
-from memrerank_export.config import PRECISIONS
+from memrerank_export.config import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -61,7 +61,13 @@ def _parser() -> argparse.ArgumentParser:
         help="int8 (default): 8-bit weights and activations, the fastest; int4: 4-bit weights, the smallest; "
         "fp16: 16-bit weights, computed in fp32 on a CPU; fp32",
     )
-    parser.add_argument("--device", choices=("cpu",), default="cpu", help="the device that the artifact will run on")
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="the device that the artifact will run on; cuda: activations in 16 bits, decoders only (no GPU is needed "
+        "to export)",
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a repository on the hub")
     parser.add_argument(
         "--template", type=Path, metavar="FILE.json", help="the prompt, for a checkpoint that wants another than usual"
@@ -87,13 +93,13 @@ def _run(options: argparse.Namespace) -> None:
 
     source = _source(options)
     if options.dry_run:
-        planned = estimate(source, options.precision)
+        planned = estimate(source, options.precision, options.device)
         print(json.dumps(asdict(planned)) if options.json else estimate_report(planned))
         return
     start = time.monotonic()
     bars = ProgressBars()
     try:
-        manifest = export(source, options.output, options.precision, _pairs(options), bars)
+        manifest = export(source, options.output, options.precision, _pairs(options), bars, device=options.device)
     finally:
         bars.close()
     seconds = round(time.monotonic() - start, 1)

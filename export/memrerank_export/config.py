@@ -21,6 +21,7 @@ ENCODERS = (
 )
 SUPPORTED = (*DECODERS, *ENCODERS)
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ tokens, to be appended to the past of the next run. Nothing is ever padded, so n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -75,13 +76,21 @@ class Model:
     def __init__(self, ops: Ops, config: DecoderConfig, input_ids: ir.Value) -> None:
         self.ops, self.config = ops, config
         self.shapes = weight_shapes(config) | {"score.weight": (config.hidden_size,)}
-        batch = ops("Shape", input_ids, start=0, end=1)
-        self.first_rows = ops("ConstantOfShape", batch, value=ir.tensor(np.array([0], np.int64)))
-        self.token_axis = ops.constant("token_axis", np.array([2], np.int64))
-        self.no_end = ops.constant("no_end", np.array([np.iinfo(np.int64).max], np.int64))
+        self.batch = ops("Shape", input_ids, start=0, end=1)
         self.last_index = ops.constant("last_index", np.array([-1], np.int64))
         self.by_head = ops.constant("by_head", np.array([0, 0, -1, config.head_dim], np.int64))
         self.flat_heads = ops.constant("flat_heads", np.array([0, 0, -1], np.int64))
+
+    @cached_property
+    def first_rows(self) -> ir.Value:
+        """A zero for every row."""
+        return self.ops("ConstantOfShape", self.batch, value=ir.tensor(np.array([0], np.int64)))
+
+    @cached_property
+    def to_the_end(self) -> tuple[ir.Value, ir.Value]:
+        """End and axis of a slice of all further tokens."""
+        end = self.ops.constant("no_end", np.array([np.iinfo(np.int64).max], np.int64))
+        return end, self.ops.constant("token_axis", np.array([2], np.int64))
 
     def embed(self, input_ids: ir.Value) -> ir.Value:
         """Rows of the embedding table, [batch, tokens, hidden]."""
@@ -164,18 +173,20 @@ class Model:
 
     def add_and_norm(self, name: str, x: ir.Value, residual: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """RMSNorm of x + residual, and that sum."""
-        weight, epsilon = self.weight(name), self.config.rms_norm_eps
         total = x if residual is None else self.ops("Add", x, residual)
-        return self.ops("SimplifiedLayerNormalization", total, weight, axis=-1, epsilon=epsilon), total
+        return self.norm(total, self.weight(name)), total
+
+    def norm(self, x: ir.Value, weight: ir.Value) -> ir.Value:
+        """RMSNorm over the last axis."""
+        epsilon = self.config.rms_norm_eps
+        return self.ops("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=epsilon)
 
     def head_norm(self, name: str, x: ir.Value) -> ir.Value:
         """RMSNorm of every head on its own, of x [batch, tokens, heads * head_dim], where the architecture has it."""
         if not self.config.query_key_norm:
             return x
         heads = self.ops("Reshape", x, self.by_head)
-        epsilon = self.config.rms_norm_eps
-        normed = self.ops("SimplifiedLayerNormalization", heads, self.weight(name), axis=-1, epsilon=epsilon)
-        return self.ops("Reshape", normed, self.flat_heads)
+        return self.ops("Reshape", self.norm(heads, self.weight(name)), self.flat_heads)
 
     def rotate(self, x: ir.Value, heads: int, rope: RotaryTables, position: ir.Value) -> ir.Value:
         """RoPE of x [batch, tokens, heads * head_dim] whose first token stands at `position`."""
@@ -188,7 +199,7 @@ class Model:
 
         This also frees the whole of x early: graph outputs stay in memory until a run ends.
         """
-        return self.ops("Slice", x, position, self.no_end, self.token_axis)
+        return self.ops("Slice", x, position, *self.to_the_end)
 
     def last_token(self, x: ir.Value) -> ir.Value:
         """The last token of every row, [batch, 1, hidden]."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from tokenizers import Encoding, Tokenizer
 
 from memrerank.manifest import TOKENIZER, Limits
@@ -14,7 +15,7 @@ from memrerank.tokenization import without_special_tokens
 from memrerank_export.checkpoint import open_tensors, read_json
 from memrerank_export.encoder import build_graph
 from memrerank_export.encoder_config import parse_encoder_config
-from memrerank_export.errors import CheckpointError, TemplateError
+from memrerank_export.errors import CheckpointError, ExportError, TemplateError
 from memrerank_export.prompts import PromptFile
 from memrerank_export.reference import own_classifier, transformers_classifier
 from memrerank_export.source import Origin, Source, read_tokenizer
@@ -65,9 +66,16 @@ def read_encoder(
         shapes=shapes,
         weights=weights,
         build_graph=lambda: build_graph(folder, config),
+        build_cuda_graph=_refuse_cuda,
         reference=lambda weights: transformers_classifier(folder, template, weights),
         own_reference=lambda graph: own_classifier(graph, template),
         logit_scale=lambda weights: float(np.linalg.norm(weights[_label_weight(shapes)].read())),
+    )
+
+
+def _refuse_cuda(_: str) -> ir.Model:
+    raise ExportError(
+        "Artifacts of encoders are made for --device cpu only as yet; decoders (Qwen3, Qwen2) can be made for cuda."
     )
 
 

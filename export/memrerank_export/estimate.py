@@ -48,9 +48,9 @@ class Estimate:
     load_memory: int
 
 
-def estimate(source: Source, precision: str) -> Estimate:
+def estimate(source: Source, precision: str, device: str = "cpu") -> Estimate:
     """The estimate of exporting `source` in `precision`."""
-    plan = plan_for(source.build_graph(), precision)
+    plan = plan_for(source.graph_for(precision, device), precision, device)
     size = stored_size(source.shapes, plan)
     largest = max(part.size for planned in plan.values() for part in planned.parts)
     return Estimate(

@@ -28,7 +28,7 @@ from memrerank.manifest import (
     write_manifest,
 )
 from memrerank_calibration.pairs import Pair
-from memrerank_export.config import PRECISIONS
+from memrerank_export.config import DEVICES, PRECISIONS
 from memrerank_export.errors import ExportError
 from memrerank_export.fidelity import measure_fidelity
 from memrerank_export.quantize import plan_for, quantize
@@ -39,8 +39,17 @@ from memrerank_export.weights import Weights
 
 PROBE = ("Who called?", "[2024-03-04 18:20] Nora: I called.")
 
-PROBE_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": 3e-2, "int4": 3e-2}
-"""Share of the score's scale, by precision, by which another machine's logit may differ."""
+PROBE_TOLERANCE = {
+    ("cpu", "fp32"): 1e-3,
+    ("cpu", "fp16"): 1e-3,
+    ("cpu", "int8"): 3e-2,
+    ("cpu", "int4"): 3e-2,
+    ("cuda", "fp32"): 1e-2,
+    ("cuda", "fp16"): 3e-2,
+    ("cuda", "int8"): 3e-2,
+    ("cuda", "int4"): 3e-2,
+}
+"""Share of the score's scale, by device and precision, by which another machine's logit may differ."""
 
 NOT_MEASURED = {"reference": None, "reason": "it was not measured"}
 
@@ -48,8 +57,18 @@ Progress = Callable[[str, int, int], None]
 """Told the name of a stage and how many of how many steps are done."""
 
 
-def export(source: Source, output: Path, precision: str, pairs: Sequence[Pair] | None, progress: Progress) -> Manifest:
+def export(
+    source: Source,
+    output: Path,
+    precision: str,
+    pairs: Sequence[Pair] | None,
+    progress: Progress,
+    *,
+    device: str = "cpu",
+) -> Manifest:
     """Make the artifact of a checkpoint in the folder `output`: write it, run it once, measure its fidelity on `pairs`.
+
+    An artifact for `device` cuda is run on the CPU here, with the same numbers but for the last bits.
 
     `output` appears when all its files are whole, and is used as it is when an earlier export wrote it from the same
     checkpoint with the same options; so an export that was interrupted while it measured goes on from there.
@@ -57,15 +76,17 @@ def export(source: Source, output: Path, precision: str, pairs: Sequence[Pair] |
     """
     if precision not in PRECISIONS:
         raise ExportError(f"The precision is {precision!r}; one of {', '.join(PRECISIONS)} was expected.")
+    if device not in DEVICES:
+        raise ExportError(f"The device is {device!r}; one of {', '.join(DEVICES)} was expected.")
     earlier = _open_earlier(output) if output.exists() else None
     weights = source.weights()
     provenance = _provenance(source, progress)
     if earlier is None:
-        manifest = _write(source, weights, output, precision, provenance, progress)
+        manifest = _write(source, weights, output, precision, device, provenance, progress)
     else:
-        manifest = _require_same(earlier, source, output, precision, provenance)
+        manifest = _require_same(earlier, source, output, precision, device, provenance)
     reranker = Reranker.assemble(output, manifest, device="cpu", weights_in_file=precision in ("fp32", "fp16"))
-    manifest = replace(manifest, probe=_measure_probe(reranker, source.logit_scale(weights), precision))
+    manifest = replace(manifest, probe=_measure_probe(reranker, source.logit_scale(weights)))
     write_manifest(manifest, output)
     if pairs is not None:
         fidelity = _fidelity(source, weights, reranker, pairs, output, progress)
@@ -75,13 +96,13 @@ def export(source: Source, output: Path, precision: str, pairs: Sequence[Pair] |
 
 
 def write_model(
-    source: Source, weights: Weights, precision: str, folder: Path, progress: Progress
+    source: Source, weights: Weights, precision: str, device: str, folder: Path, progress: Progress
 ) -> dict[str, LayerRecord]:
     """Write graph and weights into `folder`, with little of them in memory at a time; what became of each matrix."""
     # Transformations of the weights belong here: Weights -> Weights.
-    model = source.build_graph()
-    plan = plan_for(model, precision)
-    quantize(model, plan)
+    model = source.graph_for(precision, device)
+    plan = plan_for(model, precision, device)
+    quantize(model, plan, device)
     _require_space(folder, stored_size(source.shapes, plan))
     total, done = sum(weight.size for weight in weights.values()), 0
 
@@ -96,15 +117,21 @@ def write_model(
 
 
 def _write(
-    source: Source, weights: Weights, output: Path, precision: str, provenance: dict[str, Any], progress: Progress
+    source: Source,
+    weights: Weights,
+    output: Path,
+    precision: str,
+    device: str,
+    provenance: dict[str, Any],
+    progress: Progress,
 ) -> Manifest:
     """Write the artifact in a temporary folder beside `output` that is renamed at the end."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_folder(output) as folder:
-            layers = write_model(source, weights, precision, folder, progress)
+            layers = write_model(source, weights, precision, device, folder, progress)
             (folder / TOKENIZER).write_text(source.tokenizer_json, encoding="utf-8")
-            manifest = _describe(source, folder, precision, layers, provenance)
+            manifest = _describe(source, folder, precision, device, layers, provenance)
             write_manifest(manifest, folder)
             folder.rename(output)
     except OSError as error:
@@ -113,7 +140,12 @@ def _write(
 
 
 def _describe(
-    source: Source, folder: Path, precision: str, layers: dict[str, LayerRecord], provenance: dict[str, Any]
+    source: Source,
+    folder: Path,
+    precision: str,
+    device: str,
+    layers: dict[str, LayerRecord],
+    provenance: dict[str, Any],
 ) -> Manifest:
     files = {name: record_file(folder / name) for name in (GRAPH, WEIGHTS, TOKENIZER)}
     return Manifest(
@@ -121,7 +153,7 @@ def _describe(
         model_id=compute_model_id(files, source.template),
         family=source.family,
         architecture=source.architecture,
-        device="cpu",
+        device=device,
         precision=precision,
         plan=layers,
         template=source.template,
@@ -159,11 +191,11 @@ def _open_earlier(output: Path) -> Manifest:
 
 
 def _require_same(
-    earlier: Manifest, source: Source, output: Path, precision: str, provenance: dict[str, Any]
+    earlier: Manifest, source: Source, output: Path, precision: str, device: str, provenance: dict[str, Any]
 ) -> Manifest:
     """`earlier`, if it was made from this checkpoint with these options."""
-    asked = (precision, source.template, source.limits, provenance)
-    if (earlier.precision, earlier.template, earlier.limits, earlier.source) != asked:
+    asked = (precision, device, source.template, source.limits, provenance)
+    if (earlier.precision, earlier.device, earlier.template, earlier.limits, earlier.source) != asked:
         raise ExportError(
             f"{output} exists already and holds an artifact of another checkpoint, or one made with other options; "
             "give a new folder, or remove this one first."
@@ -171,11 +203,12 @@ def _require_same(
     return earlier
 
 
-def _measure_probe(reranker: Reranker, scale: float, precision: str) -> Probe:
+def _measure_probe(reranker: Reranker, scale: float) -> Probe:
     """The logit of the known pair here; its tolerance is a share of the usual size of logits."""
     query, document = PROBE
     logit = float(reranker.score(query, [document], raw=True)[0])
-    return Probe(query, document, logit, tolerance=PROBE_TOLERANCE[precision] * scale)
+    tolerance = PROBE_TOLERANCE[reranker.manifest.device, reranker.manifest.precision]
+    return Probe(query, document, logit, tolerance * scale)
 
 
 def _fidelity(
@@ -203,7 +236,7 @@ def _reference(source: Source, weights: Weights, precision: str, folder: Path, p
         if precision == "fp32":
             raise
         try:
-            write_model(source, weights, "fp32", folder, progress)
+            write_model(source, weights, "fp32", "cpu", folder, progress)
         except (ExportError, OSError) as error:
             raise NoReferenceError(f"{reason}; nor can a float32 artifact be written: {error}") from error
         return source.own_reference(folder / GRAPH)

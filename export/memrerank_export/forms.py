@@ -21,7 +21,7 @@ LEVELS = 127
 SMALLEST_SCALE = np.float32(1e-30)
 
 BLOCK = 32
-"""Columns of a row that share a scale in the int4 form."""
+"""Columns of a row that share a step in the forms of MatMulNBits."""
 
 SHRINKS = np.array([8 / 7, 1.05, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8], np.float32)
 """Steps tried for an int4 block, in parts of the step that just covers it: clipping one value may serve the rest."""
@@ -100,6 +100,32 @@ class Int8Form:
 
 
 @dataclass(frozen=True)
+class Int8BlockForm:
+    """Levels 1..255 around 128 and a float16 step for every 32 columns of a row, as MatMulNBits has them."""
+
+    def parts(self, shape: tuple[int, int], *, transposed: bool) -> tuple[Part, ...]:
+        """Levels [rows, blocks, 32] and steps [rows, blocks], for a linear layer."""
+        return _block_parts(shape, BLOCK, transposed=transposed)
+
+    def encode(self, rows: Float) -> tuple[Array, ...]:
+        """The nearest levels; those of a block whose step is 0 are 128."""
+        blocks = _in_blocks(rows).reshape(len(rows), -1, BLOCK)
+        scale = _as_half(np.abs(blocks).max(axis=2) / np.float32(LEVELS))
+        step = scale.astype(np.float32)[..., None]
+        levels = np.divide(blocks, step, out=np.zeros_like(blocks), where=step != 0)
+        np.rint(levels, out=levels)
+        np.clip(levels, -LEVELS, LEVELS, out=levels)
+        return (levels + 128).astype(np.uint8), scale
+
+    def decode(self, *parts: Array) -> Float:
+        """(level - 128) times step, with the columns that fill up the last block."""
+        levels, scale = parts
+        rows = (levels.astype(np.float32) - 128) * scale.astype(np.float32)[..., None]
+        product: Float = rows.reshape(len(rows), -1)
+        return product
+
+
+@dataclass(frozen=True)
 class Int4Form:
     """Levels 0..15 around 8, two a byte, and a float16 step for every 32 columns of a row, as MatMulNBits has them.
 
@@ -109,10 +135,7 @@ class Int4Form:
 
     def parts(self, shape: tuple[int, int], *, transposed: bool) -> tuple[Part, ...]:
         """Levels [rows, blocks, 16] and steps [rows, blocks], for a linear layer."""
-        assert transposed, "the int4 form is for linear layers"
-        blocks = -(-shape[1] // BLOCK)
-        levels = Part(".levels", ir.DataType.UINT8, (shape[0], blocks, BLOCK // 2))
-        return levels, Part(".scale", ir.DataType.FLOAT16, (shape[0], blocks))
+        return _block_parts(shape, BLOCK // 2, transposed=transposed)
 
     def encode(self, rows: Float) -> tuple[Array, ...]:
         """The nearest levels, with the best of the steps."""
@@ -135,6 +158,7 @@ FORMS: Mapping[str, Form] = {
     "fp32": FloatForm(ir.DataType.FLOAT),
     "fp16": FloatForm(ir.DataType.FLOAT16),
     "int8": Int8Form(),
+    "int8-block": Int8BlockForm(),
     "int4": Int4Form(),
 }
 
@@ -142,6 +166,13 @@ FORMS: Mapping[str, Form] = {
 def _levels_part(suffix: str, dtype: ir.DataType, shape: tuple[int, int], *, transposed: bool) -> Part:
     rows, columns = shape
     return Part(suffix, dtype, (columns, rows), rows_axis=1) if transposed else Part(suffix, dtype, shape)
+
+
+def _block_parts(shape: tuple[int, int], block_bytes: int, *, transposed: bool) -> tuple[Part, ...]:
+    assert transposed, "blocks are for linear layers"
+    blocks = -(-shape[1] // BLOCK)
+    levels = Part(".levels", ir.DataType.UINT8, (shape[0], blocks, block_bytes))
+    return levels, Part(".scale", ir.DataType.FLOAT16, (shape[0], blocks))
 
 
 def _as_half(values: Float) -> npt.NDArray[np.float16]:

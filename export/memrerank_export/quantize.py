@@ -43,20 +43,26 @@ Plan = Mapping[str, Planned]
 """Every weight matrix by its name."""
 
 
-def plan_for(model: ir.Model, precision: str) -> Plan:
+CUDA_FORMS = {"int8": "int8-block"}
+"""Where a linear layer on a GPU has another form than the precision's own: no kernel there takes 8-bit activations."""
+
+
+def plan_for(model: ir.Model, precision: str, device: str = "cpu") -> Plan:
     """Every matrix in the form of `precision`; embeddings, whose rows enter as they are, never in less than 8 bits."""
     plan = {}
     for node, weight in _matrices(model):
         is_linear = node.op_type == "MatMul"
         first, second = (int(size) for size in weight.shape.numpy()) if weight.shape else (0, 0)
         form = "int8" if precision == "int4" and not is_linear else precision
+        if device == "cuda" and is_linear:
+            form = CUDA_FORMS.get(form, form)
         plan[str(weight.name)] = Planned((second, first) if is_linear else (first, second), is_linear, form)
     return plan
 
 
-def quantize(model: ir.Model, plan: Plan) -> None:
+def quantize(model: ir.Model, plan: Plan, device: str = "cpu") -> None:
     """Give every matrix of `model` the nodes and initializers of its form, in place; the values come with storing."""
-    ops = FormOps(Ops())
+    ops = CudaFormOps(Ops()) if device == "cuda" else FormOps(Ops())
     for node, weight in list(_matrices(model)):
         ops.replace(model.graph, node, weight, plan[str(weight.name)])
     for initializer in ops.ops.initializers:
@@ -174,3 +180,23 @@ class FormOps:
         if name not in self.constants:
             self.constants[name] = self.ops.constant(name, value)
         return self.constants[name]
+
+
+class CudaFormOps(FormOps):
+    """The nodes where activations have 16 bits already: weights of fewer bits become 16 bits inside MatMulNBits."""
+
+    def __init__(self, ops: Ops) -> None:
+        super().__init__(ops)
+        self.layers = {
+            ("fp16", True): lambda x, _, stored: self.ops("MatMul", x, stored[0]),
+            ("fp16", False): self.fp16_embedding,
+            ("int8", False): self.int8_embedding,
+            ("int8-block", True): lambda x, planned, stored: self.blocks_linear(x, planned, stored, bits=8),
+            ("int4", True): lambda x, planned, stored: self.blocks_linear(x, planned, stored, bits=4),
+        }
+
+    def blocks_linear(self, x: ir.Value, planned: Planned, stored: list[ir.Value], *, bits: int) -> ir.Value:
+        """x W, with W [out, in] in levels around the middle and one scale per output channel and block of the input."""
+        rows, columns = planned.shape
+        attributes = {"N": rows, "K": columns, "bits": bits, "block_size": BLOCK}
+        return self.ops("MatMulNBits", x, *stored, domain=MICROSOFT, **attributes)

@@ -16,6 +16,7 @@ from memrerank.tokenization import without_added_tokens
 from memrerank_export.checkpoint import open_tensors, read_json
 from memrerank_export.config import ENCODERS, parse_config, read_architecture
 from memrerank_export.decoder import build_graph
+from memrerank_export.decoder_cuda import build_cuda_graph
 from memrerank_export.errors import CheckpointError
 from memrerank_export.prompts import PromptFile, as_template, built_in_prompt
 from memrerank_export.reference import Reference, own_reference, transformers_reference
@@ -39,9 +40,9 @@ class Source:
     """What the exporter needs to know of a checkpoint, whatever its family.
 
     `tokenizer_json` is the tokenizer as the artifact has it. `score_tokens` is None where the score is a label's.
-    `build_graph` needs config.json alone; `weights` opens the safetensors files and checks them. `reference` is the
-    checkpoint run as it is, `own_reference` the graph of an fp32 artifact of it, and `logit_scale` the size of its
-    logits for states of unit variance.
+    `build_graph` and `build_cuda_graph`, which is told the precision, need config.json alone; `weights` opens the
+    safetensors files and checks them. `reference` is the checkpoint run as it is, `own_reference` the graph of an fp32
+    artifact of it, and `logit_scale` the size of its logits for states of unit variance.
     """
 
     origin: Origin
@@ -55,9 +56,14 @@ class Source:
     shapes: Mapping[str, tuple[int, ...]]
     weights: Callable[[], Weights]
     build_graph: Callable[[], ir.Model]
+    build_cuda_graph: Callable[[str], ir.Model]
     reference: Callable[[Weights], Reference]
     own_reference: Callable[[Path], Reference]
     logit_scale: Callable[[Weights], float]
+
+    def graph_for(self, precision: str, device: str) -> ir.Model:
+        """The float graph of an artifact for `device`."""
+        return self.build_cuda_graph(precision) if device == "cuda" else self.build_graph()
 
 
 def read_source(origin: Origin, prompt: PromptFile | None, instruction: str | None) -> Source:
@@ -89,6 +95,7 @@ def read_source(origin: Origin, prompt: PromptFile | None, instruction: str | No
         shapes=weight_shapes(config) | {"score.weight": (config.hidden_size,)},
         weights=lambda: read_weights(open_tensors(origin.folder), config, tokens),
         build_graph=lambda: build_graph(config, limits.max_tokens),
+        build_cuda_graph=lambda precision: build_cuda_graph(config, limits.max_tokens, precision),
         reference=lambda weights: transformers_reference(origin.folder, config, weights),
         own_reference=own_reference,
         logit_scale=lambda weights: float(

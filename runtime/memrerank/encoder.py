@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from memrerank.batching import equal_length_batches
 from memrerank.errors import ArtifactError
 from memrerank.session import run
 
@@ -41,7 +43,7 @@ class Encoder:
         if self._token_types is not None:
             types = np.repeat(np.array(self._token_types, np.int64), [len(first), len(documents[0])])
             feeds["token_type_ids"] = np.broadcast_to(types, feeds["input_ids"].shape)
-        return run(self._session, ["logit"], feeds)[0]
+        return cast(Float, run(self._session, ["logit"], feeds)[0])
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ class FirstOfPair:
     encoder: Encoder
     ids: list[int]
 
-    @property
-    def repeated(self) -> int:
-        """Every document's run reads all of them."""
-        return len(self.ids)
+    def batches(self, lengths: Sequence[int], threads: int) -> list[list[int]]:
+        """Documents of equal length share a run, which reads all the ids before them for each."""
+        pairs = [len(self.ids) + length for length in lengths]
+        return equal_length_batches(pairs, self.encoder.token_budget, threads)
 
     def logits(self, documents: Sequence[Sequence[int]]) -> Float:
         """The logit of each pair: float32 [documents]."""

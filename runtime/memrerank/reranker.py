@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from memrerank.artifact import open_artifact
-from memrerank.batching import equal_length_batches
+from memrerank.device import choose_device
 from memrerank.errors import ArtifactError, InputError, MemrerankError, ScoringError
 from memrerank.manifest import GRAPH, TOKENIZER, Manifest, Probe
 from memrerank.memory import Document, Memory, Time, as_memory
 from memrerank.prompt import EncodedPrompt, PromptEncoder
 from memrerank.ranking import Hit, Ranking
 from memrerank.scorer import Scorer, open_scorer
-from memrerank.session import choose_device
 from memrerank.threads import available_cpus
 from memrerank.tokenization import load_plain_tokenizer
 
@@ -80,7 +79,7 @@ class Reranker:
             raise InputError(f"threads is {threads!r}; a positive whole number was expected.")
         tokenizer = load_plain_tokenizer(path / TOKENIZER, manifest.template.special_ids)
         encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
-        scorer = open_scorer(manifest, path / GRAPH, weights_in_file=weights_in_file)
+        scorer = open_scorer(manifest, path / GRAPH, device, weights_in_file=weights_in_file)
         return cls(path, manifest, device, threads or available_cpus(), encoder, scorer)
 
     def rerank(
@@ -180,9 +179,7 @@ class Reranker:
             found = prefix.logits([encoded.documents[i].ids for i in batch])
             return dict(zip(batch, found.tolist(), strict=True))
 
-        lengths = [prefix.repeated + len(document.ids) for document in encoded.documents]
-        share = -(-sum(lengths) // self._threads)  # so that a call of few documents keeps every thread busy
-        batches = equal_length_batches(lengths, min(self._scorer.token_budget, share))
+        batches = prefix.batches([len(document.ids) for document in encoded.documents], self._threads)
         with ThreadPoolExecutor(self._threads) as pool:
             logits = {i: logit for found in pool.map(run, batches) for i, logit in found.items()}
         _require_finite(logits)

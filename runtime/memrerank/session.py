@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from memrerank.errors import ArtifactError, DeviceError, ScoringError
+from memrerank.errors import ArtifactError, ScoringError
 
-DEVICES = ("auto", "cpu", "cuda")
-
-
-def choose_device(requested: str, built_for: str) -> str:
-    """The device on which an artifact built for `built_for` runs when the caller asks for `requested`."""
-    if requested not in DEVICES:
-        raise DeviceError(f"device is {requested!r}; one of {', '.join(DEVICES)} was expected.")
-    if built_for != "cpu":
-        raise DeviceError(f"This artifact was built for {built_for}; this memrerank runs artifacts built for cpu.")
-    if requested == "cuda":
-        raise DeviceError("This artifact was built for cpu and does not run on cuda. Load it with device='cpu'.")
-    return "cpu"
+Tensor: TypeAlias = npt.NDArray[Any] | ort.OrtValue
+"""A tensor in the computer's memory, or one on a device."""
 
 
 def open_session(graph: Path, *, weights_in_file: bool = False) -> ort.InferenceSession:
@@ -45,12 +35,20 @@ def open_session(graph: Path, *, weights_in_file: bool = False) -> ort.Inference
         raise ArtifactError(f"ONNX Runtime {ort.__version__} cannot open {graph}: {error}") from error
 
 
-def run(
-    session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]
-) -> list[npt.NDArray[np.float32]]:
+class Session(Protocol):
+    """A graph on a device: an InferenceSession on the CPU, or what does the same elsewhere."""
+
+    def get_inputs(self) -> Collection[ort.NodeArg]:
+        """The inputs of the graph."""
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Tensor]) -> list[Tensor]:
+        """The named outputs of one run."""
+
+
+def run(session: Session, outputs: Sequence[str], feeds: Mapping[str, Tensor]) -> list[Tensor]:
     """The named outputs of one run; ScoringError when ONNX Runtime cannot do it."""
     try:
-        found: list[npt.NDArray[np.float32]] = session.run(outputs, feeds)
+        found = session.run(outputs, feeds)
     except Exception as error:  # ONNX Runtime has no common error type
         raise ScoringError(f"ONNX Runtime {ort.__version__} could not run the model: {error}") from error
     return found
