@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import make_checkpoint, tokenizer_json_bytes
+from checkpoints import SMALL_VOCABULARY, make_checkpoint, tokenizer_json_bytes
+from memrerank import DeviceError
+from memrerank.cuda import require_cuda
 from memrerank_export.export import export
 from memrerank_export.fidelity import built_in_pairs
 from memrerank_export.hub import find_checkpoint
@@ -56,9 +58,27 @@ def artifact(int8_artifact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(int8_artifact, tmp_path / "artifact", copy_function=os.link))
 
 
-def exported(checkpoint: Path, output: Path, precision: str) -> Path:
+@pytest.fixture(scope="session")
+def cuda_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint as an fp16 artifact for GPUs; not to be written to."""
+    folder = tmp_path_factory.mktemp("cuda")
+    checkpoint = make_checkpoint(folder / "checkpoint", vocab=SMALL_VOCABULARY)
+    return exported(checkpoint, folder / "artifact", "fp16", device="cuda")
+
+
+@pytest.fixture
+def gpu() -> None:
+    """Skips the test, with the reason, where ONNX Runtime cannot use a GPU."""
+    try:
+        require_cuda()
+    except DeviceError as error:
+        pytest.skip(f"no GPU: {error}")
+
+
+def exported(checkpoint: Path, output: Path, precision: str, device: str = "cpu") -> Path:
     """The artifact of `checkpoint`, with a fidelity measured on a few pairs."""
-    export(source_of(checkpoint), output, precision, built_in_pairs()[:4], lambda stage, done, total: None)
+    pairs = built_in_pairs()[:4]
+    export(source_of(checkpoint), output, precision, pairs, lambda stage, done, total: None, device=device)
     return output
 
 

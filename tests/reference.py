@@ -102,6 +102,9 @@ def _decoded(name: str, form: str, shape: Sequence[int], tensors: Mapping[str, n
         stored = tensors[name].astype(np.float32)
         return stored if embedding else stored.T.copy()
     levels, scale = tensors[f"{name}.levels"], tensors[f"{name}.scale"].astype(np.float32)
+    if form == "int8-block":
+        rows = (levels.astype(np.float32) - 128) * scale[..., None]
+        return rows.reshape(shape[0], -1)[:, : shape[1]].copy()
     if form == "int8":
         return levels * scale if embedding else (levels * scale).T.copy()
     rows = np.empty((shape[0], levels.shape[1] * 32), np.float32)

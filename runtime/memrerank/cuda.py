@@ -25,8 +25,18 @@ PROVIDER = "CUDAExecutionProvider"
 LIBRARY = "libonnxruntime_providers_cuda.so"
 INSTALL = 'pip install "memrerank[gpu]"'
 
-HEAVY = ("Attention", "MatMul", "MatMulNBits", "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization")
-"""Operators that a GPU artifact must run on the GPU; sizes and shapes are computed on the CPU."""
+HEAVY = (
+    "Attention",
+    "Expand",
+    "MatMul",
+    "MatMulNBits",
+    "Mul",
+    "QuickGelu",
+    "Reshape",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+)
+"""Operators on states, which must all run on the GPU; others compute shapes, which ONNX Runtime leaves to the CPU."""
 
 
 def require_cuda() -> Driver:
@@ -81,7 +91,9 @@ def open_cuda_session(graph: Path, memory_limit: int) -> CudaSession:
     try:
         session = ort.InferenceSession(str(graph), options, providers=[(PROVIDER, provider)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime has no common error type
-        raise DeviceError(f"ONNX Runtime {ort.__version__} cannot open {graph} on the GPU: {error}") from error
+        raise DeviceError(
+            f"ONNX Runtime {ort.__version__} cannot open {graph} on the GPU: {_failure(error)}"
+        ) from error
     if session.get_providers()[0] != PROVIDER:
         raise DeviceError(f"ONNX Runtime {ort.__version__} opened {graph} on the CPU instead of the GPU.")
     require_on_gpu(session)
@@ -108,18 +120,18 @@ class CudaSession:
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Tensor]) -> list[Tensor]:
         """The named outputs of one run: keys and values on the device, others as arrays."""
-        binding = self._session.io_binding()
-        for name, value in feeds.items():
-            if isinstance(value, ort.OrtValue):
-                binding.bind_ortvalue_input(name, value)
-            else:
-                binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        for name in outputs:
-            binding.bind_output(name, self._device if name in self._kept else "cpu")
         with self._lock:
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                if isinstance(value, ort.OrtValue):
+                    binding.bind_ortvalue_input(name, value)
+                else:
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            for name in outputs:
+                binding.bind_output(name, self._device if name in self._kept else "cpu")
             self._session.run_with_iobinding(binding)
-        found = zip(outputs, binding.get_outputs(), strict=True)
-        return [value if name in self._kept else value.numpy() for name, value in found]
+            found = zip(outputs, binding.get_outputs(), strict=True)
+            return [value if name in self._kept else value.numpy() for name, value in found]
 
 
 def _require_provider(built_for: tuple[int, int] | None) -> None:
@@ -128,7 +140,10 @@ def _require_provider(built_for: tuple[int, int] | None) -> None:
     try:
         session = ort.InferenceSession(model, session_options(1), providers=[PROVIDER], enable_fallback=0)
     except Exception as error:  # ONNX Runtime has no common error type
-        raise DeviceError(f"ONNX Runtime {ort.__version__} cannot use the GPU: {error}") from error
+        raise DeviceError(
+            f"ONNX Runtime {ort.__version__} finds the GPU and cannot use it: {_failure(error)}. Update the NVIDIA "
+            "driver; a container or a Jetson needs libraries that go with its driver."
+        ) from error
     if session.get_providers()[0] == PROVIDER:
         return
     missing = _missing_library()
@@ -144,6 +159,12 @@ def _require_provider(built_for: tuple[int, int] | None) -> None:
         f"ONNX Runtime's CUDA provider does not load ({missing or 'its log above says why'}). It needs the libraries "
         f"of CUDA{major} and cuDNN 9: {INSTALL} brings them."
     )
+
+
+def _failure(error: Exception) -> str:
+    """What CUDA says, without the names of ONNX Runtime's functions around it."""
+    found = re.search(r"\w+ failure -?\d+: [^;]*", str(error))
+    return found[0].strip() if found else str(error).strip()
 
 
 def _missing_library() -> str | None:

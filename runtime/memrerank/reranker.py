@@ -222,7 +222,8 @@ class Reranker:
             raise ArtifactError(
                 f"The artifact's known pair scores {logit:.4f} on this machine, and {probe.logit:.4f} (within "
                 f"{probe.tolerance:.4f}) was expected: its files were changed or a kernel computes wrongly here. "
-                "Run memrerank verify; if the files are whole, please report the CPU and the version of ONNX Runtime."
+                "Run memrerank verify; if the files are whole, please report the processor, the driver and the version "
+                "of ONNX Runtime."
             )
 
 
