@@ -23,6 +23,15 @@ from memrerank.session import Tensor, session_options
 
 PROVIDER = "CUDAExecutionProvider"
 LIBRARY = "libonnxruntime_providers_cuda.so"
+CONFIG = {
+    "session.record_ep_graph_assignment_info": "1",
+    "ep.cuda.fpa_intb_gemm": "1",  # one kernel that dequantizes and multiplies
+}
+OPTIONS = {
+    "arena_extend_strategy": "kSameAsRequested",
+    "enable_skip_layer_norm_strict_mode": "1",  # sums of squares in 32 bits
+    "use_tf32": "0",
+}
 INSTALL = 'pip install "memrerank[gpu]"'
 
 HEAVY = (
@@ -80,14 +89,9 @@ def require_on_gpu(session: ort.InferenceSession) -> None:
 def open_cuda_session(graph: Path, memory_limit: int) -> CudaSession:
     """A session of `graph` that takes at most `memory_limit` bytes of the GPU's memory, all of it on the GPU."""
     options = session_options(1)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "1")  # one kernel for dequantizing and multiplying
-    provider = {
-        "gpu_mem_limit": str(memory_limit),
-        "arena_extend_strategy": "kSameAsRequested",
-        "enable_skip_layer_norm_strict_mode": "1",  # sums of squares in 32 bits
-        "use_tf32": "0",
-    }
+    for key, value in CONFIG.items():
+        options.add_session_config_entry(key, value)
+    provider = OPTIONS | {"gpu_mem_limit": str(memory_limit)}
     try:
         session = ort.InferenceSession(str(graph), options, providers=[(PROVIDER, provider)], enable_fallback=0)
     except Exception as error:  # ONNX Runtime has no common error type
