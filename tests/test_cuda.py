@@ -296,7 +296,7 @@ def open_with_free_memory(
         asked["limit"] = memory_limit
         return CudaSession(open_session(graph), device="cpu")
 
-    monkeypatch.setattr(module, "require_cuda", lambda: SimpleNamespace(free_memory=lambda: free))
+    monkeypatch.setattr(module, "Driver", lambda: SimpleNamespace(free_memory=lambda: free))
     monkeypatch.setattr(module, "open_cuda_session", open_session_on_gpu)
     return module.open_on_gpu(read_manifest(artifact), artifact / GRAPH), asked
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from memrerank.batching import padded_batches
-from memrerank.cuda import open_cuda_session, require_cuda
+from memrerank.cuda import open_cuda_session
 from memrerank.decoder import Decoder, Past
+from memrerank.driver import Driver
 from memrerank.errors import DeviceError
 from memrerank.manifest import WEIGHTS, Manifest
 from memrerank.session import Session, Tensor
@@ -86,7 +87,7 @@ class PaddedDecoder(Decoder):
 
 def open_on_gpu(manifest: Manifest, graph: Path) -> PaddedDecoder:
     """The decoder in `graph` on the first GPU; DeviceError where it does not fit or would not run there."""
-    free = require_cuda().free_memory()
+    free = Driver().free_memory()
     weights = graph.with_name(WEIGHTS).stat().st_size
     room = room_for(manifest, int(SHARE * free) - 2 * weights)
     if room.chunk < FEWEST_TOKENS:
