@@ -273,12 +273,12 @@ def test_a_share_without_exceptions_is_not_certain() -> None:
 
 @pytest.mark.parametrize(
     ("promise", "least_kept"),
-    [(Promise("precision", 0.8), 0.2), (Promise("recall", 0.9), 0.9), (Promise("false_positive_rate", 0.05), 0.2)],
+    [(Promise("precision", 0.8), 0.3), (Promise("recall", 0.9), 0.9), (Promise("false_positive_rate", 0.05), 0.2)],
     ids=str,
 )
 def test_a_promise_is_kept_on_new_data(promise: Promise, least_kept: float) -> None:
     new = drawn(200_000, seed=99)
-    kept = 0
+    kept, recalls = 0, []
     for seed in range(40):
         points = {name: np.array(values) for name, values in vars(operating_points(drawn(3000, seed))).items()}
         found = np.flatnonzero(promise.kept_by(points))
@@ -291,8 +291,9 @@ def test_a_promise_is_kept_on_new_data(promise: Promise, least_kept: float) -> N
             "false_positive_rate": (1 - new.labels)[selected].sum() / (1 - new.labels).sum(),
         }[promise.name]
         kept += true <= promise.value if promise.name == "false_positive_rate" else true >= promise.value
-        assert recall > least_kept
+        recalls.append(recall)
     assert kept >= 36
+    assert np.mean(recalls) > least_kept
 
 
 def test_a_threshold_says_what_to_expect(calibration: Calibration) -> None:

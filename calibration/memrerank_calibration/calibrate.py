@@ -68,8 +68,6 @@ def calibrate(
 
 def calibration_of(sample: Sample, model_id: str, data: dict[str, Any]) -> tuple[Calibration, Validation | None]:
     """The calibration of the model `model_id` from a sample; `data` says where that is from."""
-    if not len(sample.logits):
-        raise InputError("All pairs have the weight 0; pairs that count were expected.")
     method, curve = fit_curve(sample)
     validation = cross_validate(sample)
     size = {

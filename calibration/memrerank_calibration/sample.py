@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from memrerank import Reranker
+from memrerank import InputError, Reranker
 from memrerank_calibration.pairs import Pair
 
 Array = npt.NDArray[np.float64]
@@ -62,12 +62,14 @@ def make_sample(
     weights: npt.ArrayLike | None = None,
     queries: npt.ArrayLike | None = None,
 ) -> Sample:
-    """A sample; without `queries`, every pair counts as a query of its own."""
+    """A sample of the pairs that have a weight; without `queries`, every pair counts as a query of its own."""
     found, judged = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
     weight = np.ones_like(found) if weights is None else np.asarray(weights, np.float64)
     query = np.arange(len(found)) if queries is None else np.asarray(queries, np.int64)
     used = weight > 0
-    return Sample(found[used], judged[used], weight[used] / max(weight[used].mean(), 1e-300), query[used])
+    if not used.any():
+        raise InputError("All pairs have the weight 0; pairs that count were expected.")
+    return Sample(found[used], judged[used], weight[used] / weight[used].mean(), query[used])
 
 
 def score_pairs(reranker: Reranker, pairs: Sequence[Pair], progress: Callable[[int], object]) -> Sample:
