@@ -48,7 +48,7 @@ def label_histograms(sample: Sample) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        edges = np.linspace(sample.logits.min(), sample.logits.max(), 51)
+        edges = np.linspace(sample.logits.min(), sample.logits.max(), 51).tolist()
         for name, share, color in (("irrelevant", 1 - sample.labels, GREY), ("relevant", sample.labels, BLUE)):
             axes.hist(sample.logits, edges, weights=sample.weights * share, color=color, alpha=0.65, label=name)
         axes.set(xlabel="logit", ylabel="pairs (logarithmic)", yscale="log")

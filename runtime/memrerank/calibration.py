@@ -97,7 +97,7 @@ class Calibration:
             raise InputError("There are no logits; those of at least a few hundred documents were expected.")
         rate, before = self.base_rate, -1.0
         while abs(rate - before) > 1e-9:
-            rate, before = float(_with_base_rate(fitted, self.base_rate, rate).mean()), rate
+            rate, before = float(with_base_rate(fitted, self.base_rate, rate).mean()), rate
         return rate
 
     def _interpolate(self, logits: npt.ArrayLike, values: tuple[float, ...]) -> Array:
@@ -106,7 +106,7 @@ class Calibration:
     def _shift(self, probabilities: Array, base_rate: float | None) -> Array:
         if base_rate is None:
             return probabilities
-        return _with_base_rate(probabilities, self.base_rate, check_base_rate(base_rate))
+        return with_base_rate(probabilities, self.base_rate, check_base_rate(base_rate))
 
     def _points_at(self, base_rate: float | None) -> dict[str, Array]:
         """The operating points; at another base rate, precision follows from recall and false positive rate."""
@@ -128,8 +128,8 @@ def check_base_rate(base_rate: object) -> float:
     )
 
 
-def _with_base_rate(probabilities: Array, fitted: float, wanted: float) -> Array:
-    """Bayes' rule: the odds change by the ratio of the prior odds."""
+def with_base_rate(probabilities: Array, fitted: float, wanted: float) -> Array:
+    """Probabilities fitted where the share `fitted` is relevant, where it is `wanted`: Bayes' rule for the odds."""
     ratio = wanted / (1 - wanted) * (1 - fitted) / fitted
     return probabilities * ratio / (probabilities * ratio + 1 - probabilities)
 
