@@ -155,7 +155,7 @@ def test_a_manifest_with_a_wrong_value_inside_is_refused(artifact: Path, change:
         ({"family": "listwise"}, ArtifactError, "family 'listwise'.*'decoder' and 'encoder'"),
         ({"family": "encoder"}, ArtifactError, "reads input_ids, past_key.*for an encoder"),
         ({"device": "tpu"}, DeviceError, "built for tpu.*cpu or cuda"),
-        ({"calibration": {"x": [0], "y": [1]}}, ArtifactError, "calibration.*newer"),
+        ({"calibration": {"x": [0], "y": [1]}}, ArtifactError, "not a valid manifest.*curve"),
     ],
 )
 def test_an_artifact_that_needs_a_newer_version_is_refused(

@@ -33,7 +33,7 @@ MEMORIES = [
 IM_START = 151_644
 EXPORT_OPTIONS = [
     *("CHECKPOINT", "OUT", "--precision", "fp32", "fp16", "int8", "int4", "--device", "--revision", "--template"),
-    *("--instruction", "--dry-run", "--pairs", "--no-fidelity", "--json"),
+    *("--instruction", "--dry-run", "--pairs", "--no-fidelity", "--calibrate", "--json"),
 ]
 
 

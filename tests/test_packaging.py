@@ -7,7 +7,7 @@ from types import ModuleType
 
 import memrerank
 
-NAMES = {"Hit", "Memory", "MemrerankError", "Ranking", "Reranker"}
+NAMES = {"Hit", "Memory", "MemrerankError", "Ranking", "Reranker", "Threshold"}
 PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -24,9 +24,14 @@ class Pair:
     time: str | None = None
     weight: float = 1.0
 
+    @property
+    def question(self) -> tuple[str, tuple[str, ...], str | None]:
+        """What is asked: pairs that agree in it are judgements on one query."""
+        return self.query, self.context, self.time
+
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs in `path`; InputError names the line that is not one."""
+    """The pairs in `path`; InputError names the line that is not one, or that contradicts another one."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -41,18 +46,26 @@ _EXAMPLE = '{"query": "...", "document": "...", "label": 1}'
 
 
 def _parse_lines(path: Path, text: str) -> Iterator[Pair]:
+    seen: dict[object, tuple[int, float]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield _parse(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                pair = _parse(json.loads(line))
+            except (AttributeError, ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"Line {number} of {path} is not a pair ({error!r}); a line such as {_EXAMPLE} was expected."
                 ) from error
+            first, label = seen.setdefault((pair.question, pair.document), (number, pair.label))
+            if label != pair.label:
+                raise InputError(
+                    f"Lines {first} and {number} of {path} are the same pair with the labels {label:g} and "
+                    f"{pair.label:g}; one label for a pair was expected. Remove one, or write their mean once."
+                )
+            yield pair
 
 
 def _parse(row: Mapping[str, Any]) -> Pair:
-    label, weight = float(row["label"]), float(row.get("weight", 1.0))
+    label, weight = _number(row["label"], "label"), _number(row.get("weight", 1.0), "weight")
     if not 0 <= label <= 1:
         raise ValueError(f"label {label} is outside [0, 1]")
     if not (weight >= 0 and math.isfinite(weight)):
@@ -64,3 +77,9 @@ def _parse(row: Mapping[str, Any]) -> Pair:
         raise TypeError("the context must be a list of texts")
     as_memory(Memory("", time), "the query")
     return Pair(query, as_memory(row["document"], "the document"), label, tuple(context), time, weight)
+
+
+def _number(value: object, name: str) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"the {name} is {value!r}, not a number")
+    return float(value)

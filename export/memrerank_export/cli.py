@@ -18,6 +18,7 @@ from memrerank_export.config import DEVICES, PRECISIONS
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from memrerank.manifest import Manifest
     from memrerank_calibration.pairs import Pair
     from memrerank_export.source import Source
 
@@ -74,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--instruction", metavar="TEXT", help="the instruction that a call without one will use")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and the size and memory")
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="PAIRS.jsonl",
+        help="calibrate the artifact on labelled pairs, as memrerank-calibrate does",
+    )
     fidelity = parser.add_mutually_exclusive_group()
     fidelity.add_argument(
         "--pairs",
@@ -97,17 +104,32 @@ def _run(options: argparse.Namespace) -> None:
         print(json.dumps(asdict(planned)) if options.json else estimate_report(planned))
         return
     start = time.monotonic()
+    if options.calibrate:
+        _check_calibration(options.calibrate)
     bars = ProgressBars()
     try:
         manifest = export(source, options.output, options.precision, _pairs(options), bars, device=options.device)
     finally:
         bars.close()
+    if options.calibrate:
+        manifest = _calibrate(options)
     seconds = round(time.monotonic() - start, 1)
     if options.json:
         shown = {key: value for key, value in asdict(manifest).items() if key != "template"}
         print(json.dumps({"output": str(options.output), "seconds": seconds, **shown}))
     else:
         print(export_report(manifest, options.output, seconds))
+
+
+def _calibrate(options: argparse.Namespace) -> Manifest:
+    """The manifest after calibration, whose result is printed for people."""
+    from memrerank_calibration.cli import run_calibration
+    from memrerank_calibration.summary import summary
+
+    calibrated = run_calibration(options.output, options.calibrate)
+    if not options.json:
+        print(summary(calibrated) + "\n")
+    return calibrated.manifest
 
 
 def _source(options: argparse.Namespace) -> Source:
@@ -127,6 +149,15 @@ def _pairs(options: argparse.Namespace) -> list[Pair] | None:
     if options.no_fidelity:
         return None
     return read_pairs(options.pairs) if options.pairs else built_in_pairs()
+
+
+def _check_calibration(pairs: Path) -> None:
+    """Find out before the export whether the calibration after it can work."""
+    import memrerank_calibration.calibrate
+    from memrerank_calibration.pairs import read_pairs
+
+    assert memrerank_calibration.calibrate  # its libraries are installed
+    read_pairs(pairs)
 
 
 class ProgressBars:

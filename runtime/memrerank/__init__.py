@@ -2,6 +2,7 @@
 
 from memrerank.errors import (
     ArtifactError,
+    CalibrationError,
     DeviceError,
     InputError,
     InstallationError,
@@ -13,11 +14,13 @@ from memrerank.installation import require_one_onnxruntime as _require_one_onnxr
 _require_one_onnxruntime()
 
 from memrerank.memory import Memory  # noqa: E402
+from memrerank.promise import Threshold  # noqa: E402
 from memrerank.ranking import Hit, Ranking  # noqa: E402
 from memrerank.reranker import Reranker  # noqa: E402
 
 __all__ = [
     "ArtifactError",
+    "CalibrationError",
     "DeviceError",
     "Hit",
     "InputError",
@@ -27,5 +30,6 @@ __all__ = [
     "Ranking",
     "Reranker",
     "ScoringError",
+    "Threshold",
 ]
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from memrerank.artifact import open_artifact
+from memrerank.calibration import Calibration
 from memrerank.errors import InputError, MemrerankError
 from memrerank.manifest import Manifest, read_manifest
 from memrerank.memory import Document, as_memory
@@ -50,7 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     rerank.add_argument("--artifact", default="default", metavar="DIR", help="folder written by memrerank-export")
     rerank.add_argument("--top-k", type=int, metavar="N", help="show the best N only")
-    rerank.add_argument("--threshold", type=float, metavar="P", help="show hits with at least this score only")
+    rerank.add_argument(
+        "--threshold",
+        type=_threshold,
+        metavar="P",
+        help='show hits with at least this score only, or those that a promise keeps, such as "precision>=0.9"',
+    )
+    rerank.add_argument(
+        "--base-rate", type=float, metavar="P", help="share of the memories that are relevant (default: as calibrated)"
+    )
     rerank.add_argument("--context", type=Path, metavar="FILE", help="earlier dialogue turns, one a line")
     rerank.add_argument("--time", help="when the question is asked, as ISO 8601")
     rerank.add_argument("--instruction", help="what the ranking is for (default: the artifact's own)")
@@ -81,6 +90,7 @@ def _rerank(options: argparse.Namespace) -> None:
         instruction=options.instruction,
         top_k=options.top_k,
         threshold=options.threshold,
+        base_rate=options.base_rate,
     )
     if ranking.truncated:
         print(f"memrerank: cut to fit: memories {', '.join(map(str, ranking.truncated))}", file=sys.stderr)
@@ -105,6 +115,14 @@ def _verify(options: argparse.Namespace) -> None:
     folder = artifact_folder(options.artifact)
     manifest = open_artifact(folder, verify=True)
     print(f"{folder} is whole: {len(manifest.files)} files, {manifest.model_id}")
+
+
+def _threshold(text: str) -> float | str:
+    """A probability if it is a number; else a promise, which ranking checks."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _read_memories(name: str) -> list[Document]:
@@ -138,7 +156,8 @@ def _lines(text: str) -> list[str]:
 def _as_json(hit: Hit[Document]) -> dict[str, Any]:
     document = as_memory(hit.document, "the memory")
     shown = {name: getattr(document, name) for name in ("text", "time", "speaker")}
-    return {"index": hit.index, "score": hit.score, "logit": hit.logit, "band": hit.band, **shown}
+    scored = {"score": hit.score, "interval": hit.interval, "logit": hit.logit, "band": hit.band}
+    return {"index": hit.index, **scored, **shown}
 
 
 def _print_table(ranking: Ranking[Document], manifest: Manifest) -> None:
@@ -171,8 +190,19 @@ def _summary(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "size", f"{sum(record.size for record in manifest.files.values()) / 1e6:.1f} MB"
     yield "prompt limit", f"{manifest.limits.max_tokens} tokens"
     yield "instruction", "none" if manifest.template.instruction is None else manifest.template.instruction
-    yield "calibration", "none: scores are sigmoid(logit)"
+    yield "calibration", _describe(manifest.calibration)
     yield "fidelity", ", ".join(f"{key} {value}" for key, value in manifest.fidelity.items() if value is not None)
+
+
+def _describe(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "none: scores are sigmoid(logit)"
+    data, error = calibration.data, calibration.metrics.get("calibrated", {}).get("smooth_calibration_error")
+    measured = "" if error is None else f", error {error:.3f} on queries left out"
+    return (
+        f"{calibration.method}, from {data['pairs']:,} pairs of {data['file']}, "
+        f"{calibration.base_rate:.1%} of them relevant{measured}"
+    )
 
 
 def _fail(reason: str) -> int:

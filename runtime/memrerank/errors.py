@@ -17,6 +17,10 @@ class DeviceError(MemrerankError):
     """The requested device cannot run the artifact."""
 
 
+class CalibrationError(MemrerankError):
+    """An artifact has no calibration, or the data do not support what was asked of it."""
+
+
 class InputError(MemrerankError, ValueError):
     """A query, a document or an option is not what a call accepts."""
 

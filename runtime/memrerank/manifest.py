@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from memrerank.calibration import Calibration, parse_calibration
 from memrerank.errors import ArtifactError
 from memrerank.template import Rendering, Segment, Template
 
@@ -75,7 +76,7 @@ class Manifest:
     limits: Limits
     probe: Probe | None
     files: Mapping[str, FileRecord]
-    calibration: None
+    calibration: Calibration | None
     fidelity: Mapping[str, Any]
     source: Mapping[str, Any]
 
@@ -112,14 +113,17 @@ def read_manifest(folder: Path) -> Manifest:
             "Export the artifact again, or install the memrerank that made it."
         )
     try:
-        manifest, calibration = _parse(content), content["calibration"]
+        manifest = _parse(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error!r}); export the artifact again.") from error
-    if calibration is not None:
-        raise ArtifactError(f"{path} has a calibration, which this memrerank does not apply; install a newer one.")
     if compute_model_id(manifest.files, manifest.template) != manifest.model_id:
         raise ArtifactError(
             f"{path} was changed: its files and template do not give its model id. Export the artifact again."
+        )
+    if manifest.calibration is not None and manifest.calibration.model_id != manifest.model_id:
+        raise ArtifactError(
+            f"The calibration in {path} was fitted for another model ({manifest.calibration.model_id}, and this is "
+            f"{manifest.model_id}); run memrerank-calibrate on this artifact."
         )
     return manifest
 
@@ -142,7 +146,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         files={
             name: FileRecord(_typed(r["size"], int), _typed(r["sha256"], str)) for name, r in content["files"].items()
         },
-        calibration=None,
+        calibration=None if content["calibration"] is None else parse_calibration(content["calibration"]),
         fidelity=_typed(content["fidelity"], dict),
         source=_typed(content["source"], dict),
     )

@@ -13,12 +13,16 @@ BANDS = ("irrelevant", "key information missing", "partial", "high", "direct ans
 
 @dataclass(frozen=True)
 class Hit(Generic[DocumentT]):
-    """A scored document: its position in the input, its probability and logit, and the caller's own object."""
+    """A scored document: its position in the input, its probability and logit, and the caller's own object.
+
+    `interval` holds 95% confidence limits of the probability; None where the artifact is not calibrated.
+    """
 
     index: int
     score: float
     logit: float
     document: DocumentT
+    interval: tuple[float, float] | None = None
 
     @property
     def band(self) -> str:

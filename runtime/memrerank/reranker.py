@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from memrerank.artifact import open_artifact
+from memrerank.calibration import Calibration
 from memrerank.device import choose_device
-from memrerank.errors import ArtifactError, InputError, MemrerankError, ScoringError
+from memrerank.errors import ArtifactError, CalibrationError, InputError, MemrerankError, ScoringError
 from memrerank.manifest import GRAPH, TOKENIZER, Manifest, Probe
 from memrerank.memory import Document, Memory, Time, as_memory
+from memrerank.promise import Threshold, make_promise, parse_promise
 from memrerank.prompt import EncodedPrompt, PromptEncoder
 from memrerank.ranking import Hit, Ranking
 from memrerank.scorer import Scorer, open_scorer
@@ -91,28 +93,28 @@ class Reranker:
         time: Time | None = None,
         instruction: str | None = None,
         top_k: int | None = None,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
+        base_rate: float | None = None,
         deadline_ms: float | None = None,
     ) -> Ranking[DocumentT]:
         """Rank `documents` by how well they answer `query`, best first.
 
         `context` holds earlier dialogue turns and `time` is when the question is asked. `top_k` keeps the best hits,
-        `threshold` those with at least that score. Once `deadline_ms` milliseconds have passed, no further document
-        is begun. Raises InputError for what cannot be ranked and ScoringError rather than return a made-up score.
+        `threshold` those with at least that score, or those that a promise such as "precision>=0.9" keeps.
+        `base_rate` is the share of relevant documents among those that you score, where it is not that of the
+        calibration. Once `deadline_ms` milliseconds have passed, no further document is begun. Raises InputError for
+        what cannot be ranked and ScoringError rather than return a made-up score.
         """
-        self._check_options(top_k, threshold, deadline_ms)
+        _check_options(top_k, deadline_ms)
+        least = self._least_score(threshold, base_rate)
         end = None if deadline_ms is None else clock.monotonic() + deadline_ms / 1000
         listed = _as_list(documents, "documents")
         encoded = self._encode(query, listed, context, time, instruction)
         logits = self._logits(encoded, end)
-        hits = [
-            Hit(i, float(sigmoid(logits[i])), logits[i], listed[i])
-            for i in sorted(logits, key=lambda i: (-logits[i], i))
-        ]
-        if threshold is not None:
-            hits = [hit for hit in hits if hit.score >= threshold]
+        order = sorted(logits, key=lambda i: (-logits[i], i))
+        hits = self._hits(order, [logits[i] for i in order], listed, base_rate)
         return Ranking(
-            hits[:top_k],
+            [hit for hit in hits if hit.score >= least][:top_k],
             unscored=[i for i in range(len(listed)) if i not in logits],
             truncated=[i for i, document in enumerate(encoded.documents) if document.truncated],
         )
@@ -129,13 +131,30 @@ class Reranker:
         context: Iterable[Document] | None = None,
         time: Time | None = None,
         instruction: str | None = None,
+        base_rate: float | None = None,
         raw: bool = False,
     ) -> Float:
         """The score of every document in input order, float32 [documents]: probabilities, or logits with `raw`."""
         encoded = self._encode(query, _as_list(documents, "documents"), context, time, instruction)
         by_position = self._logits(encoded, end=None)
         logits = np.array([by_position[i] for i in range(len(by_position))], np.float32)
-        return logits if raw else sigmoid(logits)
+        return logits if raw else self._probabilities(logits, base_rate)
+
+    def threshold(
+        self,
+        *,
+        precision: float | None = None,
+        recall: float | None = None,
+        false_positive_rate: float | None = None,
+        base_rate: float | None = None,
+    ) -> Threshold:
+        """The score to ask for so that `precision`, `recall` or `false_positive_rate` is kept on data like those of
+        the calibration: the loosest whose confidence limit keeps it (for a recall, the strictest).
+
+        Raises CalibrationError if the artifact is not calibrated or its data cannot support the promise.
+        """
+        promise = make_promise(precision=precision, recall=recall, false_positive_rate=false_positive_rate)
+        return self._calibration(f"Promising {promise}").threshold(promise, base_rate)
 
     def encode(
         self,
@@ -185,13 +204,37 @@ class Reranker:
         _require_finite(logits)
         return logits
 
-    def _check_options(self, top_k: int | None, threshold: float | None, deadline_ms: float | None) -> None:
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 0):
-            raise InputError(f"top_k is {top_k!r}; a whole number of hits was expected.")
-        if deadline_ms is not None and (not isinstance(deadline_ms, Real) or deadline_ms != deadline_ms):
-            raise InputError(f"deadline_ms is {deadline_ms!r}; a number of milliseconds was expected.")
+    def _hits(
+        self, order: list[int], logits: list[float], documents: list[DocumentT], base_rate: float | None
+    ) -> list[Hit[DocumentT]]:
+        scores = self._probabilities(logits, base_rate).tolist()
+        intervals: Iterable[tuple[float, float] | None] = [None] * len(order)
+        if self.manifest.calibration is not None:
+            low, high = self.manifest.calibration.interval(logits, base_rate)
+            intervals = zip(low.tolist(), high.tolist(), strict=True)
+        rows = zip(order, scores, logits, intervals, strict=True)
+        return [Hit(i, score, logit, documents[i], interval) for i, score, logit, interval in rows]
+
+    def _probabilities(self, logits: npt.ArrayLike, base_rate: float | None) -> Float:
+        if base_rate is None and self.manifest.calibration is None:
+            return sigmoid(logits)
+        return self._calibration("Using a base rate").probability(logits, base_rate).astype(np.float32)
+
+    def _calibration(self, purpose: str) -> Calibration:
+        if self.manifest.calibration is None:
+            raise CalibrationError(
+                f"{purpose} needs a calibrated artifact, and the one in {self.path} is not; run memrerank-calibrate "
+                "with labelled pairs."
+            )
+        return self.manifest.calibration
+
+    def _least_score(self, threshold: float | str | None, base_rate: float | None) -> float:
+        """The lowest score that `threshold` keeps."""
         if threshold is None:
-            return
+            return 0.0
+        if isinstance(threshold, str):
+            promise = parse_promise(threshold)
+            return self._calibration(f"Promising {promise}").threshold(promise, base_rate)
         if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold!r}; a probability between 0 and 1 was expected.")
         if self.manifest.calibration is None and not self._warned:
@@ -200,6 +243,7 @@ class Reranker:
                 "This artifact is not calibrated: the threshold compares sigmoid(logit), which is no probability.",
                 stacklevel=3,
             )
+        return float(threshold)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -240,6 +284,13 @@ def artifact_folder(artifact: str | os.PathLike[str]) -> Path:
 def sigmoid(logits: npt.ArrayLike) -> Float:
     """1 / (1 + exp(-logit)), without overflow, as float32."""
     return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64))).astype(np.float32)
+
+
+def _check_options(top_k: int | None, deadline_ms: float | None) -> None:
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 0):
+        raise InputError(f"top_k is {top_k!r}; a whole number of hits was expected.")
+    if deadline_ms is not None and (not isinstance(deadline_ms, Real) or deadline_ms != deadline_ms):
+        raise InputError(f"deadline_ms is {deadline_ms!r}; a number of milliseconds was expected.")
 
 
 def _require_finite(logits: dict[int, float]) -> None:
