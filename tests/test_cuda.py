@@ -1,6 +1,9 @@
 """Artifacts for GPUs: their graphs on the CPU against transformers, and, where there is a GPU, on it."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,13 +24,14 @@ from safetensors.torch import load_file, save_file
 from checkpoints import SMALL_VOCABULARY, make_checkpoint
 from conftest import exported, source_of
 from encoder_checkpoints import make_encoder
-from memrerank import ArtifactError, DeviceError, Reranker
+from memrerank import ArtifactError, DeviceError, Reranker, cli
 from memrerank import padded_decoder as module
 from memrerank.batching import PADDING, padded_batches
-from memrerank.cuda import CudaSession
+from memrerank.cuda import CudaSession, require_cuda
 from memrerank.manifest import GRAPH, read_manifest, write_manifest
 from memrerank.padded_decoder import MOST_TOKENS, PaddedDecoder, Room, room_for
 from memrerank.session import open_session
+from memrerank_export import cli as export_cli
 from memrerank_export.config import DECODERS, PRECISIONS
 from memrerank_export.errors import ExportError
 from memrerank_export.estimate import estimate
@@ -341,6 +345,40 @@ def test_the_estimate_has_the_size_of_the_file(precision: str, cuda_artifact: Pa
     source = source_of(cuda_artifact.parent / "checkpoint")
     manifest = export(source, tmp_path / "artifact", precision, None, lambda *_: None, device="cuda")
     assert estimate(source, precision, "cuda").size == manifest.files["model.onnx.data"].size
+
+
+def test_the_commands_make_show_and_run_it(
+    cuda_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, out = str(cuda_artifact.parent / "checkpoint"), str(tmp_path / "artifact")
+    assert export_cli.main([checkpoint, out, "--device", "cuda", "--precision", "int4", "--no-fidelity"]) == 0
+    assert export_cli.main([checkpoint, out, "--device", "cuda", "--precision", "int4", "--dry-run", "--json"]) == 0
+    forms = {layers["form"] for layers in json.loads(capsys.readouterr().out.splitlines()[-1])["layers"]}
+    assert forms == {"int4", "int8"}
+    assert cli.main(["info", out]) == 0
+    assert "device        cuda" in capsys.readouterr().out
+    (tmp_path / "memories.txt").write_text("\n".join(many_documents(3)))
+    arguments = ["rerank", QUERY, "--memories", str(tmp_path / "memories.txt"), "--artifact", out, "--json"]
+    assert cli.main([*arguments, "--device", "cpu"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_command_names_the_reason_on_one_line(cuda_artifact: Path, tmp_path: Path) -> None:
+    try:
+        require_cuda()
+    except DeviceError as error:
+        reason = str(error)
+    else:
+        pytest.skip("there is a GPU here")
+    (tmp_path / "memories.txt").write_text("one\ntwo")
+    command = [sys.executable, "-m", "memrerank.cli", "rerank", QUERY, "--artifact", str(cuda_artifact)]
+    command += ["--memories", str(tmp_path / "memories.txt")]
+    auto = subprocess.run(command, capture_output=True, text=True)
+    assert auto.returncode == 0
+    assert auto.stderr.startswith("memrerank: This artifact was built for cuda")
+    assert reason in auto.stderr
+    asked = subprocess.run([*command, "--device", "cuda"], capture_output=True, text=True)
+    assert (asked.returncode, asked.stdout, asked.stderr) == (1, "", f"memrerank: {reason}\n")
 
 
 # On a GPU

@@ -3,12 +3,14 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from memrerank_bench import cuda, measure_cuda
+from memrerank_bench import cuda, measure_cuda, measure_torch
 
 CELLS = ("2x128x48", "12x128x48")
 
@@ -122,6 +124,25 @@ def test_a_part_is_stopped_when_time_is_up(tmp_path: Path) -> None:
     chosen.seconds = 0.1
     with pytest.raises(RuntimeError, match="time ran out"):
         list(cuda.in_process_of_its_own(("machine",), chosen, []))
+
+
+def test_kernels_are_summed_by_name_whoever_launched_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def event(name: str, device: str, microseconds: float) -> SimpleNamespace:
+        spent = SimpleNamespace(elapsed_us=lambda: microseconds)
+        return SimpleNamespace(name=name, device_type=f"DeviceType.{device}", time_range=spent)
+
+    events = [event("gemm", "CUDA", 30), event("gemm", "CUDA", 20), event("norm", "CUDA", 5), event("run", "CPU", 90)]
+    profiled = nullcontext(SimpleNamespace(events=lambda: events))
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: profiled)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    found = measure_torch.kernels(lambda: None)
+    assert found["busy_ms"] == pytest.approx(0.055)
+    assert found["kernels"] == [
+        {"name": "gemm", "ms": 0.05, "launches": 2},
+        {"name": "norm", "ms": 0.005, "launches": 1},
+    ]
 
 
 def test_goals_are_summarized_from_the_figures() -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that memories have
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"memrerank: {message}", file=sys.stderr)
+            options.run(options)
     except (MemrerankError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:

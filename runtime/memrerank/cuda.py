@@ -168,7 +168,7 @@ def _require_provider(built_for: tuple[int, int] | None) -> None:
 def _failure(error: Exception) -> str:
     """What CUDA says, without the names of ONNX Runtime's functions around it."""
     found = re.search(r"\w+ failure -?\d+: [^;]*", str(error))
-    return found[0].strip() if found else str(error).strip()
+    return " ".join((found[0] if found else str(error)).split())
 
 
 def _missing_library() -> str | None:
