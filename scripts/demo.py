@@ -1,48 +1,54 @@
-"""Export a tiny checkpoint of random weights and rerank a small conversation with it."""
+"""Rerank a small conversation with the embedded model and print what it finds."""
 
 import json
-import lzma
+import shutil
 import sys
-import tempfile
+import time
+from io import TextIOWrapper
 from pathlib import Path
 
-from memrerank import Memory, Reranker
-from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
-from memrerank_export.cli import main as memrerank_export
-
-TOKENIZER = Path(__file__).parent.parent / "tests" / "data" / "qwen3_tokenizer.json.xz"
-
-TINY = CONFIG_06B | {
-    "num_hidden_layers": 4,
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-}
+from memrerank import Hit, Memory, Reranker
 
 CONVERSATION = Path(__file__).with_name("demo.jsonl")
 
+QUESTIONS: tuple[tuple[str, list[str]], ...] = (
+    ("When did Nora start at the observatory?", []),
+    ("Why did Tomas miss the concert?", []),
+    ("Why was he late?", ["Nora: The concert with Tomas was on Friday."]),
+    ("What should Tomas not put into a cake for Ida?", []),
+    ("What is she learning, and what for?", ["Tomas: Have you heard from Nora?"]),
+    ("How far did Tomas swim?", []),
+)
+
+BASE_RATE = 0.05
+"""One or two of thirty memories answer a question."""
+
 
 def main() -> int:
-    """Run the demonstration in a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint, artifact = Path(folder, "tiny-random-checkpoint"), Path(folder, "tiny-random-int8")
-        tokenizer = Path(folder, "tokenizer.json")
-        tokenizer.write_bytes(lzma.decompress(TOKENIZER.read_bytes()))
-        write_random_checkpoint(checkpoint, TINY, tokenizer)
-        if code := memrerank_export([str(checkpoint), str(artifact)]):
-            return code
-        reranker = Reranker.load(artifact)
-        memories = [Memory(**json.loads(line)) for line in CONVERSATION.read_text(encoding="utf-8").splitlines()]
-        query = "When did she start her new job?"
-        ranking = reranker.rerank(query, memories, context=["Tomas: How is Nora doing?"], top_k=5)
-    print(f"\n{query}")
-    for hit in ranking:
-        print(f"  {hit.score:.3f}  {str(hit.document.time)[:10]}  {hit.document.speaker:6} {hit.document.text}")
-    print("\nThe weights of this checkpoint are random, so the order means nothing: it shows that the way from a")
-    print("checkpoint to scores works here. For scores that mean something, export a trained one (see README.md).")
+    """Ask the questions, with the dialogue turns that some of them need."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    start = time.perf_counter()
+    reranker = Reranker.load()
+    loaded = time.perf_counter()
+    memories = [Memory(**json.loads(line)) for line in CONVERSATION.read_text(encoding="utf-8").splitlines()]
+    for question, context in QUESTIONS:
+        ranking = reranker.rerank(question, memories, context=context, top_k=3, base_rate=BASE_RATE)
+        print("\n" + "\n".join([*context, question]))
+        for hit in ranking:
+            print(line_of(hit))
+    milliseconds = 1000 * (time.perf_counter() - loaded) / len(QUESTIONS)
+    print(f"\nA percentage is the probability that the memory answers, where {BASE_RATE:.0%} of all memories do.")
+    print(f"Loading took {loaded - start:.2f} s, reranking {len(memories)} memories {milliseconds:.0f} ms a question.")
     return 0
+
+
+def line_of(hit: Hit[Memory]) -> str:
+    """A bar, the probability, and the memory cut to the width of the terminal."""
+    bar = "█" * round(10 * hit.score)
+    text = f"  {bar:10} {hit.score:4.0%}  {str(hit.document.time)[:10]}  {hit.document.speaker:6} {hit.document.text}"
+    width = shutil.get_terminal_size().columns
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 if __name__ == "__main__":

@@ -80,12 +80,6 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
         Reranker.load(tmp_path)
 
 
-@pytest.mark.parametrize("artifact", ["default", None])
-def test_the_default_says_that_there_is_no_embedded_model_yet(artifact: str | None) -> None:
-    with pytest.raises(ArtifactError, match=r"no embedded model yet.*memrerank-export"):
-        Reranker.load(artifact)
-
-
 @pytest.mark.parametrize("content", [b"", b'{"format_version": 1', b"\xff\xfe", b"{'a': 1}"])
 def test_a_manifest_that_is_no_json_is_refused(artifact: Path, content: bytes) -> None:
     put(artifact / "manifest.json", content)

@@ -194,7 +194,7 @@ def test_an_output_in_use_is_refused_before_the_work(shell: Shell, calibrated: P
     code, _, err = shell(calibrate_cli.main, calibrated, pairs, "--output", calibrated)
     assert (code, "not an empty folder" in err) == (1, True)
     code, _, err = shell(calibrate_cli.main, calibrated, pairs, "--report", calibrated / "missing" / "report.html")
-    assert (code, "is not a folder" in err) == (1, True)
+    assert (code, "report.html cannot be written" in err) == (1, True)
 
 
 def test_bad_usage_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """From judged pairs to probabilities and thresholds: the statistics, against scikit-learn, scipy and known truths."""
 
+import copy
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -304,6 +306,8 @@ def test_a_threshold_says_what_to_expect(calibration: Calibration) -> None:
     assert found.precision == pytest.approx(new.labels[kept].mean(), abs=0.04)
     assert found.recall == pytest.approx(new.labels[kept].sum() / new.labels.sum(), abs=0.04)
     assert found.false_positive_rate == pytest.approx(kept[new.labels == 0].mean(), abs=0.01)
+    assert vars(copy.deepcopy(found)) == vars(found)
+    assert copy.copy(found) == found
     assert repr(found).startswith(f"Threshold({float(found):.4f}, precision>=0.8: precision 0.8")
 
 

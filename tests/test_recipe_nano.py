@@ -15,11 +15,15 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+from memrerank_calibration.pairs import read_pairs
+from memrerank_calibration.sample import make_sample
+
 FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
-    "batches data evaluate groups locomo losses memories metrics model quantization scenes slots split stage times"
+    "batches data evaluate groups locomo losses memories metrics model pairs quantization scenes slots split stage "
+    "tables times transfer"
 )
 
 
@@ -122,6 +126,40 @@ def test_a_checkpoint_is_measured(recipe: SimpleNamespace, base: Path, data: Pat
     figures = json.loads(output.read_text())
     assert figures["select"]["queries"] == 5
     assert figures["locomo"]["4"]["bm25"]["map"]["mean"] == pytest.approx(0.25)  # second of four, one of two gold
+
+
+def test_a_calibration_is_measured_on_other_rows(
+    recipe: SimpleNamespace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe.transfer, "SPLITS", 3)
+    recipe.pairs.main(["--data", str(data), "--part", "test", "--output", str(tmp_path / "pairs.jsonl")])
+    output = tmp_path / "figures.json"
+    recipe.transfer.main(["default", "--fp32", "default", "--data", str(data), "--output", str(output)])
+    figures = json.loads(output.read_text())
+    labels = [pair.label for pair in read_pairs(tmp_path / "pairs.jsonl")]
+    assert figures["same_mix"]["pairs"] == len(labels)
+    assert figures["same_mix"]["base_rate"] == pytest.approx(np.mean(labels), abs=1e-4)
+    assert figures["same_mix"]["calibrated"]["log_loss"] < figures["same_mix"]["base rate"]["log_loss"]
+    assert all(int8 == fp32 for int8, fp32 in figures["selected_int8_fp32"].values())
+
+
+def test_own_pairs_are_measured_on_other_questions(recipe: SimpleNamespace) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(6000) < 0.1
+    sample = make_sample(rng.normal(size=6000) + 3 * labels - 5, labels, queries=np.arange(6000) // 30)
+    found = recipe.transfer.with_own_pairs(sample, times=3)
+    assert found["calibrated"]["smooth_calibration_error"] < 0.03
+    assert found["calibrated"]["log_loss"] < min(found["sigmoid"]["log_loss"], found["base rate"]["log_loss"])
+    [(first, rest)] = recipe.transfer._halves(sample, 1)
+    assert not set(first.queries) & set(rest.queries)
+    assert recipe.transfer._oracle_recall(sample, 0.01) == 1
+
+
+def test_the_documents_hold_the_tables_of_the_results(recipe: SimpleNamespace) -> None:
+    texts = [FOLDER / "MODEL_CARD.md", FOLDER.parent.parent / "docs" / "calibration.md"]
+    written = {line for path in texts for line in path.read_text(encoding="utf-8").splitlines()}
+    for make in recipe.tables.TABLES:
+        assert not set(make()) - written, make.__name__
 
 
 def test_gold_that_was_not_ranked_counts_as_lost(recipe: SimpleNamespace) -> None:

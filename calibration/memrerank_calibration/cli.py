@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memrerank import MemrerankError
+from memrerank import InputError, MemrerankError
 from memrerank.reranker import artifact_folder
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def run_calibration(
 
     from memrerank_calibration.calibrate import calibrate
 
-    if report is not None and not report.parent.is_dir():
-        raise FileNotFoundError(f"{report.parent} is not a folder; give --report a file in one that exists.")
+    if report is not None and not (os.access(report.parent, os.W_OK) and not report.is_dir()):
+        raise InputError(f"{report} cannot be written; give --report a file in a folder that exists.")
     with tqdm(desc="score pairs", unit=" pairs", disable=None) as bar:
 
         def show(done: int, total: int) -> None:

@@ -89,7 +89,7 @@ def with_own_pairs(sample: Sample, times: int = 20) -> dict[str, Any]:
     return {"draws": times, **means}
 
 
-def promise_in_splits(sample: Sample, promise: Promise = PROMISED, times: int = SPLITS) -> dict[str, Any]:
+def promise_in_splits(sample: Sample, promise: Promise, times: int) -> dict[str, Any]:
     """Promise a precision on one half of the queries and look on the other; the oracle knows the other half."""
     kept = unsupported = 0
     recalls, oracles = [], []
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     found: dict[str, Any] = {
         "same_mix": against_simpler(calibration.probability(test.logits), test),
-        "promise": promise_in_splits(both),
+        "promise": promise_in_splits(both, PROMISED, SPLITS),
         "between_sources": between_sources(fitting, sources, test, test_sources),
         "estimated_base_rate": {
             "test": [round(test.base_rate, 4), round(calibration.estimate_base_rate(test.logits), 4)]

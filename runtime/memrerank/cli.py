@@ -26,12 +26,11 @@ from memrerank.template import render_memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 failed, 2 bad usage."""
     options = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"memrerank: {message}\n"
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that memories have
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"memrerank: {message}", file=sys.stderr)
-            options.run(options)
+        options.run(options)
     except (MemrerankError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -61,6 +61,11 @@ class Threshold(float):
         threshold.false_positive_rate = false_positive_rate
         return threshold
 
+    def __reduce__(self) -> tuple[type[Threshold], tuple[object, ...]]:
+        """For copies and pickles."""
+        shares = (self.precision, self.recall, self.false_positive_rate)
+        return Threshold, (float(self), self.promise, *shares)
+
     def __repr__(self) -> str:
         """The probability, the promise and the estimates."""
         return (

@@ -8,6 +8,7 @@ import time as clock
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,7 +58,7 @@ class Reranker:
         verify: bool = True,
         probe: bool = True,
     ) -> Reranker:
-        """Load the artifact in a folder.
+        """Load the artifact in a folder; without one, the embedded model.
 
         `threads` defaults to the CPUs this process may use. `verify` compares every file with its hash; `probe`
         scores a known pair and compares its logit. Raises ArtifactError or DeviceError when anything is not right.
@@ -273,12 +274,7 @@ class Reranker:
 
 def artifact_folder(artifact: str | os.PathLike[str]) -> Path:
     """The folder that a caller names; "default" stands for the embedded model."""
-    if artifact == "default":
-        raise ArtifactError(
-            "This version of memrerank carries no embedded model yet; give the folder of an artifact, as "
-            "memrerank-export writes it."
-        )
-    return Path(artifact)
+    return Path(str(files("memrerank").joinpath("default"))) if artifact == "default" else Path(artifact)
 
 
 def sigmoid(logits: npt.ArrayLike) -> Float:
