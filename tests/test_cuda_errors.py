@@ -177,6 +177,7 @@ def test_a_provider_that_loads_and_fails_is_quoted_briefly(machine: Machine) -> 
 
 def test_a_build_that_does_not_tell_its_cuda_is_tried(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(ort, "cuda_version")
+    monkeypatch.delattr(ort, "preload_dlls")
     machine.driver = DriverLibrary(version=12_060)
     machine.session = lambda: SimpleNamespace(get_providers=lambda: [PROVIDER, "CPUExecutionProvider"])
     assert isinstance(require_cuda(), Driver)
@@ -205,6 +206,11 @@ def assigned(**operators: Sequence[str]) -> Any:
 def test_operators_of_weight_on_the_cpu_are_refused_and_counted() -> None:
     with pytest.raises(DeviceError, match=r"\(1 Attention, 2 MatMulNBits\).*--device cpu"):
         require_on_gpu(assigned(CUDA=["MatMul"], CPU=["Shape", "MatMulNBits", "Attention", "MatMulNBits"]))
+
+
+def test_a_runtime_that_does_not_tell_where_operators_run_is_refused() -> None:
+    with pytest.raises(DeviceError, match=r"does not tell which operators.*1\.31"):
+        require_on_gpu(SimpleNamespace())
 
 
 def test_shapes_may_be_computed_on_the_cpu() -> None:

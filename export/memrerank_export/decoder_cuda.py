@@ -8,10 +8,10 @@ run, so that nothing has to leave the device between the start of a prompt and i
 Attention is causal and has no mask, which is what lets ONNX Runtime take its flash kernel; a token never sees the
 padding behind it.
 
-16 bits end at 65504, and the residual stream of these models has channels that come near. RMSNorm does not change when
-its input is scaled, so every number that is added to the stream is made `SCALE` times smaller: by powers of two in the
-weights of norms, which lose no bit, without a multiplication more in a run. Norms, softmax and the logit are summed in
-32 bits.
+16 bits end at 65504, and models such as Qwen3 have a few channels of very large activations. RMSNorm does not change
+when its input is scaled, so every number that is added to the residual stream is made `SCALE` times smaller: by powers of
+two in the weights of norms, which lose no bit, without a multiplication more in a run. Norms, softmax and the logit are
+summed in 32 bits.
 """
 
 from __future__ import annotations

@@ -63,14 +63,19 @@ def require_cuda() -> Driver:
             f"The NVIDIA driver runs CUDA up to {found[0]}.{found[1]}, and the ONNX Runtime installed here is built "
             f"for CUDA {built_for[0]}. Update the driver, or install a build of onnxruntime-gpu for CUDA {found[0]}."
         )
-    with redirect_stdout(StringIO()):  # it prints what it does not find; the provider's own error says it better
-        ort.preload_dlls()
+    if preload := getattr(ort, "preload_dlls", None):  # some builds leave that to the system
+        with redirect_stdout(StringIO()):  # it prints what it does not find; the provider's own error says it better
+            preload()
     _require_provider(built_for)
     return driver
 
 
 def require_on_gpu(session: ort.InferenceSession) -> None:
     """Raise DeviceError where operators of weight were assigned to the CPU."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise DeviceError(
+            f"ONNX Runtime {ort.__version__} does not tell which operators it runs on the GPU; 1.31 or newer does."
+        )
     on_cpu = Counter(
         node.op_type
         for part in session.get_provider_graph_assignment_info()
