@@ -9,9 +9,9 @@ Attention is causal and has no mask, which is what lets ONNX Runtime take its fl
 padding behind it.
 
 16 bits end at 65504, and models such as Qwen3 have a few channels of very large activations. RMSNorm does not change
-when its input is scaled, so every number that is added to the residual stream is made `SCALE` times smaller: by powers of
-two in the weights of norms, which lose no bit, without a multiplication more in a run. Norms, softmax and the logit are
-summed in 32 bits.
+when its input is scaled, so every number that is added to the residual stream is made `SCALE` times smaller: by powers
+of two in the weights of norms, which lose no bit, without a multiplication more in a run. Norms, softmax and the logit
+are summed in 32 bits.
 """
 
 from __future__ import annotations

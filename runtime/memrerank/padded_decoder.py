@@ -26,6 +26,9 @@ FEWEST_TOKENS = 256
 SHARE = 0.9
 """Part of the free memory that may be taken; cuBLAS and the driver want some as well."""
 
+RESERVE = 256 << 20
+"""Bytes for the workspaces of kernels and for gaps between tensors."""
+
 ALIVE = 8
 """Numbers, in widths of the widest layer, that a token has in memory at a time: gate, factor, product and states."""
 
@@ -88,15 +91,15 @@ class PaddedDecoder(Decoder):
 def open_on_gpu(manifest: Manifest, graph: Path) -> PaddedDecoder:
     """The decoder in `graph` on the first GPU; DeviceError where it does not fit or would not run there."""
     free = Driver().free_memory()
-    weights = graph.with_name(WEIGHTS).stat().st_size
-    room = room_for(manifest, int(SHARE * free) - 2 * weights)
+    fixed = 2 * graph.with_name(WEIGHTS).stat().st_size + RESERVE  # weights are rearranged when they are loaded
+    room = room_for(manifest, int(SHARE * free) - fixed)
     if room.chunk < FEWEST_TOKENS:
-        needed = (2 * weights + FEWEST_TOKENS * (room.token_bytes + room.past_bytes)) / SHARE
+        needed = (fixed + FEWEST_TOKENS * (room.token_bytes + room.past_bytes)) / SHARE
         raise DeviceError(
             f"The GPU has {free / 1e6:,.0f} MB of free memory and this artifact needs {needed / 1e6:,.0f}. End what "
             "else uses the GPU, or export the checkpoint as int8 or int4."
         )
-    return PaddedDecoder(open_cuda_session(graph, 2 * weights + int(room.memory)), room)
+    return PaddedDecoder(open_cuda_session(graph, fixed + int(room.memory)), room)
 
 
 def room_for(manifest: Manifest, memory: int) -> Room:
