@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import textwrap
 import time
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,8 +15,8 @@ CONVERSATION = Path(__file__).with_name("demo.jsonl")
 QUESTIONS: tuple[tuple[str, list[str]], ...] = (
     ("When did Nora start at the observatory?", []),
     ("Why did Tomas miss the concert?", []),
-    ("Why was he late?", ["Nora: The concert with Tomas was on Friday."]),
-    ("What should Tomas not put into a cake for Ida?", []),
+    ("Why could he not come?", ["Nora: Tomas had a ticket for the concert on Friday."]),
+    ("What should Ida not eat?", []),
     ("What is she learning, and what for?", ["Tomas: Have you heard from Nora?"]),
     ("How far did Tomas swim?", []),
 )
@@ -44,11 +45,11 @@ def main() -> int:
 
 
 def line_of(hit: Hit[Memory]) -> str:
-    """A bar, the probability, and the memory cut to the width of the terminal."""
-    bar = "█" * round(10 * hit.score)
-    text = f"  {bar:10} {hit.score:4.0%}  {str(hit.document.time)[:10]}  {hit.document.speaker:6} {hit.document.text}"
-    width = shutil.get_terminal_size().columns
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """A bar, the probability, and the memory, wrapped to the width of the terminal."""
+    head = f"  {'█' * round(10 * hit.score):10} {hit.score:4.0%}  {str(hit.document.time)[:10]}  "
+    width = max(shutil.get_terminal_size().columns, 60)
+    text = f"{hit.document.speaker}: {hit.document.text}"
+    return textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * len(head))
 
 
 if __name__ == "__main__":

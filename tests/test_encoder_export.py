@@ -125,6 +125,18 @@ def test_positions_that_old_checkpoints_store_are_ignored(checkpoint: Path, tmp_
     assert "bert.embeddings.position_ids" not in written.plan
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_graph_computes_in_float32_whatever_the_checkpoint_is_stored_in(
+    good_checkpoint: Path, checkpoint: Path, tmp_path: Path, dtype: str
+) -> None:
+    config(dtype=dtype)(checkpoint)
+    as_stored, as_float32 = (
+        export(source_of(folder), tmp_path / name, "int8", None, lambda *_: None)
+        for name, folder in (("stored", checkpoint), ("float32", good_checkpoint))
+    )
+    assert as_stored.files["model.onnx"] == as_float32.files["model.onnx"]
+
+
 def test_a_rope_base_that_transformers_would_misread_is_refused(tmp_path: Path) -> None:
     checkpoint = make_encoder(tmp_path / "checkpoint", "ModernBert")
     config(rope_parameters={"sliding_attention": {"rope_theta": 10_000.0}})(checkpoint)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+from conftest import exported
 from memrerank_calibration.pairs import read_pairs
 from memrerank_calibration.sample import make_sample
 
@@ -48,6 +49,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
+    tokenizer.add_special_tokens(WORDS[:4])
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -121,10 +123,15 @@ def test_a_checkpoint_is_measured(recipe: SimpleNamespace, base: Path, data: Pat
     (folder / "memories_c.jsonl").write_text("\n".join(map(json.dumps, turns)))
     (folder / "queries.jsonl").write_text(json.dumps(query))
     checkpoint, output = str(tmp_path / "run" / "checkpoint"), tmp_path / "figures.json"
-    options = ["--data", str(data), "--limit", "5", "--locomo", str(folder), "--int8", "--output", str(output)]
+    options = ["--data", str(data), "--limit", "5", "--locomo", str(folder), "--output", str(output)]
     recipe.evaluate.main([checkpoint, *options])
     figures = json.loads(output.read_text())
     assert figures["select"]["queries"] == 5
+    artifact = exported(Path(checkpoint), tmp_path / "artifact", "fp32")
+    recipe.evaluate.main([str(artifact), *options])
+    again = json.loads(output.read_text())
+    for part in ("select", "scenes", "memory"):
+        assert again[part]["map"]["mean"] == pytest.approx(figures[part]["map"]["mean"], abs=0.002)
     assert figures["locomo"]["4"]["bm25"]["map"]["mean"] == pytest.approx(0.25)  # second of four, one of two gold
 
 

@@ -156,7 +156,7 @@ def _model(config: PretrainedConfig) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     make: Any = AutoModelForSequenceClassification.from_config
-    model: PreTrainedModel = make(config, trust_remote_code=False)
+    model: PreTrainedModel = make(config, dtype=_require_torch().float32, trust_remote_code=False)
     model.train(False)
     return model
 

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on a part of the data folder, on made-up dialogues, and on LoCoMo.
+"""Measure a checkpoint, or an artifact of one, on a part of the data folder, on made-up dialogues, and on LoCoMo.
 
 Parts of the data folder and dialogues from templates serve to select; a LoCoMo folder only to measure.
 """
@@ -9,7 +9,7 @@ import argparse
 import json
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from data import dress, read_passages, read_rows
 from groups import Group
 from locomo import ANSWERABLE, Query, read_queries
 from memories import memory_group
+from memrerank import Reranker
+from memrerank.manifest import MANIFEST, read_manifest
 from metrics import Figures, compare, figures, interval, ranked, summary
 from model import load_model, load_tokenizer, step_logits
-from quantization import simulate_int8
 from scenes import held_out_groups
 from split import PARTS, split
 
@@ -35,18 +36,21 @@ MEMORY_SEED = 1_000_003
 LIMIT = 256
 
 
-class Scorer:
-    """A checkpoint that scores documents, in float32 or as int8 would."""
+Queries = Sequence[tuple[str, Sequence[str]]]
+Scorer = Callable[[Queries], list[list[float]]]
+"""From queries with their documents to logits."""
 
-    def __init__(self, folder: Path, int8: bool = False, bf16: bool = False) -> None:
+
+class CheckpointScorer:
+    """A checkpoint that scores documents, with torch."""
+
+    def __init__(self, folder: Path, bf16: bool = False) -> None:
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.model: BertForSequenceClassification = load_model(folder).eval()
         self.bf16 = bf16
-        if int8:
-            simulate_int8(self.model)
 
     @torch.inference_mode()
-    def __call__(self, queries: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+    def __call__(self, queries: Queries) -> list[list[float]]:
         """Logits for the documents of each query."""
         scores: list[list[float]] = []
         for start in tqdm(range(0, len(queries), 16), unit="16 queries", disable=None):
@@ -56,6 +60,19 @@ class Scorer:
             split_up = logits.split([len(documents) for _, documents in some])
             scores += [part.tolist() for part in split_up]
         return scores
+
+
+class ArtifactScorer:
+    """An artifact that scores documents, with the runtime."""
+
+    def __init__(self, folder: Path) -> None:
+        self.reranker = Reranker.load(folder)
+
+    def __call__(self, queries: Queries) -> list[list[float]]:
+        """Logits for the documents of each query."""
+        return [
+            self.reranker.score(query, documents, raw=True).tolist() for query, documents in tqdm(queries, disable=None)
+        ]
 
 
 def measure_groups(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
@@ -128,7 +145,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("checkpoint", type=Path, help="folder with config.json, model.safetensors and tokenizer.json")
+    add("model", type=Path, help="folder of a checkpoint, or of an artifact")
     add("--data", type=Path, help="data folder, to measure a part of it and dialogues from templates")
     add("--part", choices=PARTS, default="select", help="part of the valid rows (default %(default)s)")
     add(
@@ -140,8 +157,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--locomo", type=Path, help="LoCoMo folder with queries.jsonl and memories_*.jsonl; to measure only")
     add("--sample", type=int, help="so many LoCoMo queries, drawn at random (default: all)")
     add("--highest", type=int, default=ANSWERABLE, help="highest LoCoMo category (default %(default)s; 5: adversarial)")
-    add("--int8", action="store_true", help="simulate the int8 artifact")
-    add("--bf16", action="store_true", help="compute in bfloat16, which is faster and close")
+    add("--bf16", action="store_true", help="compute a checkpoint in bfloat16, which is faster and close")
     add("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
     add("--output", type=Path, help="file for the figures as JSON (default: standard output)")
     return parser
@@ -151,8 +167,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     options = arguments().parse_args(argv)
     torch.set_num_threads(options.threads)
-    scorer = Scorer(options.checkpoint, options.int8, options.bf16)
-    found: dict[str, Any] = {"form": "int8, simulated" if options.int8 else "bf16" if options.bf16 else "fp32"}
+    scorer: Scorer
+    if (options.model / MANIFEST).exists():
+        scorer, form = ArtifactScorer(options.model), read_manifest(options.model).precision
+    else:
+        scorer, form = CheckpointScorer(options.model, options.bf16), "bf16" if options.bf16 else "fp32"
+    found: dict[str, Any] = {"form": form}
     if options.data:
         found[options.part] = measure_groups(scorer, part_groups(options.data, options.part, options.limit))
         found["scenes"] = measure_groups(scorer, held_out_groups())
