@@ -165,3 +165,37 @@ def test_goals_are_summarized_from_the_figures() -> None:
         "| 0.6B | fp16 | 10 | 12 | 1e+04 | 4 | 0.5 | 2e+03 |",
         "| 0.6B | int8 |  |  |  |  |  |  |",
     ]
+
+
+@pytest.fixture
+def as_on_a_gpu(measured: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options of a measurement on a GPU, for which the CPU stands."""
+    free = iter([9_000_000_000, *range(8_000_000_000, 0, -1_000_000_000)])
+    on_cpu = cuda.described(cuda._parser().parse_args(options(measured)))
+    load = measure_cuda._load
+    monkeypatch.setattr(measure_cuda, "_load", lambda _, *names: load(on_cpu, *names))
+    monkeypatch.setattr(measure_cuda, "Driver", lambda: SimpleNamespace(free_memory=lambda: next(free)))
+    monkeypatch.setattr(measure_torch, "kernels", lambda call: {"documents": len(call.args[1])})
+    return on_cpu | {"device": "cuda"}
+
+
+def test_on_a_gpu_memory_and_kernels_are_measured_too(as_on_a_gpu: dict[str, Any]) -> None:
+    found = dict(measure_cuda.speed(as_on_a_gpu, [CELLS[0]], "tiny", "fp16"))
+    assert list(found) == [CELLS[1], "memory", f"kernels {cuda.HEADLINE}", f"kernels {cuda.FULL}"]
+    assert found["memory"] == {"loaded_bytes": 1_000_000_000, "largest_bytes": 3_000_000_000}
+    assert [found[f"kernels {name}"]["documents"] for name in (cuda.HEADLINE, cuda.FULL)] == [100, 500]
+
+
+def test_on_a_gpu_other_choices_are_measured(as_on_a_gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from memrerank import cuda as runtime
+    from memrerank import padded_decoder
+
+    monkeypatch.setattr(padded_decoder, "MOST_TOKENS", padded_decoder.MOST_TOKENS)
+    monkeypatch.setattr(runtime, "CONFIG", dict(runtime.CONFIG))
+    monkeypatch.setattr(
+        measure_cuda, "_latency", lambda *_: {"tokens": padded_decoder.MOST_TOKENS, "config": dict(runtime.CONFIG)}
+    )
+    found = dict(measure_cuda.variants(as_on_a_gpu, ["4096 tokens a run"], "tiny", "int8"))
+    assert [figures["tokens"] for figures in found.values()] == [8192, 16384, 32768, 16384, 16384]
+    fused = [figures["config"]["ep.cuda.fpa_intb_gemm"] for figures in found.values()]
+    assert (list(found)[3:], fused) == ([f"unfused {cuda.HEADLINE}", f"unfused {cuda.FULL}"], ["1", "1", "1", "0", "0"])
