@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from memrerank_bench.machine import describe_machine
 from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
 
 PREFIX, DOCUMENT, DOCUMENTS = 128, 48, 100
@@ -97,24 +96,6 @@ def linear_macs(c: dict[str, Any]) -> int:
     queries, keys = (c[name] * c["head_dim"] for name in ("num_attention_heads", "num_key_value_heads"))
     attention = c["hidden_size"] * (2 * queries + 2 * keys)
     return int(c["num_hidden_layers"] * (attention + 3 * c["hidden_size"] * c["intermediate_size"]))
-
-
-def describe_machine() -> dict[str, str]:
-    """The processor and the versions that the figures hold for."""
-    names = ("memrerank", "onnxruntime", "torch", "transformers", "numpy", "tokenizers")
-    return {"processor": _processor(), "python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _processor() -> str:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in fields.items()}
-    vnni = [
-        flag
-        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
-        if flag in named.get("flags", "").split()
-    ]
-    return f"{named.get('model name', platform.processor())}, {text.count('processor')} CPUs, {' '.join(vnni)}"
 
 
 def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
