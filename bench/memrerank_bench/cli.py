@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from memrerank import MemrerankError
+from memrerank import InputError, MemrerankError
+
+CALLS = 100
+"""Calls of a round to a point, at most."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="memrerank-bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_quality(commands.add_parser("quality", help="how well an artifact ranks labelled data"))
+    _add_latency(commands.add_parser("latency", help="how fast an artifact is on this machine, and where time goes"))
+    _add_compare(commands.add_parser("compare", help="latency of two artifacts that take turns, and quality on data"))
     return parser
 
 
@@ -93,6 +98,78 @@ def _quality(options: argparse.Namespace) -> int:
     return _finish(options, {**_provenance(options, "quality"), **described, **measured}, quality_report)
 
 
+def _add_latency(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time calls over a grid: documents and their lengths in every combination, and other query and context "
+        "lengths and numbers of threads at the middle of these. Every round starts fresh processes, which also gives "
+        "the cold start; the machine's own matmul rate is measured beside them. Ctrl-C keeps what is measured."
+    )
+    parser.set_defaults(run=_latency)
+    _add_artifact(parser)
+    _add_grid(parser)
+    _add_outputs(parser)
+    _add_html(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time two artifacts over the grid of 'latency', taking turns, and print how many times as long the second "
+        "takes. "
+        "The quality of both, question by question, is compared by 'quality --against'."
+    )
+    parser.set_defaults(run=_compare)
+    _add_artifact(parser)
+    parser.add_argument("other", metavar="OTHER", help="the artifact to compare with")
+    _add_grid(parser)
+    _add_outputs(parser)
+    _add_html(parser)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    def add(name: str, kind: Callable[[str], object], default: object, meaning: str, metavar: str = "N,N") -> None:
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=meaning)
+
+    add("--documents", _counts, (1, 10, 50, 100), "documents of a call (default: 1,10,50,100)")
+    add("--document-tokens", _counts, (16, 64, 256), "tokens of a document on average (default: 16,64,256)")
+    add("--query-tokens", _counts, (16, 64), "tokens of the query, the usual first (default: 16,64)")
+    add("--context-tokens", _sizes, (0, 256), "tokens of dialogue before the query, the usual first (default: 0,256)")
+    add("--threads", _counts, None, "numbers of threads, the usual first (default: all CPUs, then 1)")
+    add("--spread", _share, 0.5, "lengths of documents vary by this part of their mean (default: 0.5)", "PART")
+    add("--rounds", _count, 5, "rounds of fresh processes (default: 5)", "N")
+    add("--seconds", _positive, 0.5, "about how long a call is repeated in a round (default: 0.5)", "S")
+    add("--limit", _positive, 30.0, "leave out calls that would take longer (default: 30)", "S")
+
+
+def _latency(options: argparse.Namespace) -> int:
+    return _measure_latency(options, [options.artifact], "latency")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if Path(options.artifact).resolve() == Path(options.other).resolve():
+        raise InputError(f"{options.artifact} and {options.other} are the same artifact; give two.")
+    return _measure_latency(options, [options.artifact, options.other], "compare")
+
+
+def _measure_latency(options: argparse.Namespace, artifacts: Sequence[str], kind: str) -> int:
+    from memrerank.threads import available_cpus
+    from memrerank_bench.grid import Grid
+    from memrerank_bench.latency import Effort, measure_latency, ratios
+    from memrerank_bench.latency_html import latency_html
+    from memrerank_bench.latency_tables import latency_report
+    from memrerank_bench.output import check_writable, write_text
+
+    check_writable(options.output, options.report)
+    threads = options.threads or tuple(dict.fromkeys((available_cpus(), 1)))
+    grid = Grid(options.documents, options.document_tokens, options.query_tokens, options.context_tokens, threads)
+    effort = Effort(options.rounds, options.seconds, CALLS, options.limit, options.spread)
+    result = {**_provenance(options, kind), **measure_latency(artifacts, grid, effort, options.device)}
+    if len(artifacts) > 1:
+        result["ratios"] = ratios(result)
+    if options.report:
+        write_text(options.report, latency_html(result))
+    return _finish(options, result, latency_report)
+
+
 def _finish(options: argparse.Namespace, result: dict[str, Any], report: Callable[[dict[str, Any]], str]) -> int:
     """Write and print a result; the exit code is 1 where it is partial."""
     from memrerank_bench.output import write_json
@@ -117,6 +194,10 @@ def _add_artifact(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
+def _add_html(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a page with plots and tables")
+
+
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the result as JSON")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -130,6 +211,28 @@ def _count(text: str) -> int:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(_count(part) for part in text.split(",")))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(0 if part == "0" else _count(part) for part in text.split(",")))
+
+
+def _positive(text: str) -> float:
+    return _number(text, "a number above 0", lambda value: 0 < value < float("inf"))
+
+
+def _share(text: str) -> float:
+    return _number(text, "a number from 0 to 0.9", lambda value: 0 <= value <= 0.9)
+
+
+def _number(text: str, expected: str, accepts: Callable[[float], bool]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not accepts(value):
+        raise argparse.ArgumentTypeError(f"{text!r} was given, and {expected} was expected")
+    return value
 
 
 def _fail(reason: str) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memrerank_bench.child import in_fresh_process
 from memrerank_bench.machine import describe_machine
 from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
 
@@ -106,14 +107,6 @@ def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
         command = [sys.executable, "-m", "memrerank_export.cli", str(checkpoint), str(artifact), "--precision", "int8"]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return checkpoint, artifact
-
-
-def in_fresh_process(module: str, *arguments: str | Path) -> dict[str, Any]:
-    """The figures that a module of memrerank_bench prints when it runs alone in a process of its own."""
-    command = [sys.executable, "-m", f"memrerank_bench.{module}", *map(str, arguments)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
 
 
 def _parser() -> argparse.ArgumentParser:
