@@ -15,6 +15,7 @@ from memrerank_bench.latency_tables import (
     breakdown_table,
     cold_start_table,
     facts,
+    headline,
     notes,
     point_in_words,
     points_table,
@@ -31,7 +32,8 @@ h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; } h3 { margin-top: 1.8rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { background: #f5f5f5; }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots img { width: 32rem; max-width: 100%; height: auto; }
+.scroll { margin: 1rem 0; } .plots { display: flex; flex-wrap: wrap; gap: 1rem; }
+.plots img { width: 32rem; max-width: 100%; height: auto; }
 code { background: #f5f5f5; overflow-wrap: anywhere; } .facts { color: #555; }
 """
 
@@ -42,7 +44,8 @@ def latency_html(result: Result) -> str:
     return "\n".join(
         [
             "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *_body(result),
@@ -65,7 +68,7 @@ def _body(result: Result) -> Iterator[str]:
 
 
 def _artifact(name: str, found: Result) -> Iterator[str]:
-    yield f"<h2>{escape(name)}</h2><p>{escape(facts(found))}</p>"
+    yield f"<h2>{escape(name)}</h2><p><strong>{escape(headline(found))}</strong></p><p>{escape(facts(found))}</p>"
     yield from (f"<p>{escape(note)}</p>" for note in notes(found))
     yield "<h3>Latency</h3>"
     plots = [documents_plot(found), lengths_plot(found), *([] if (other := others_plot(found)) is None else [other])]

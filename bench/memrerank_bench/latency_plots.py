@@ -7,11 +7,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from memrerank_bench.latency_tables import milliseconds, point_in_words, shares
+from memrerank_bench.latency_tables import documents_in_words, milliseconds, point_in_words, shares
 
 Result = Mapping[str, Any]
-SIZE = (6.4, 4.2)
+SIZE = (5.4, 3.8)
 
 
 def documents_plot(found: Result) -> Figure:
@@ -21,7 +22,7 @@ def documents_plot(found: Result) -> Figure:
 
 def lengths_plot(found: Result) -> Figure:
     """Latency against the length of documents, a line for each number."""
-    return _lines(found, "document_tokens", "documents", "tokens of a document, on average", "{} documents")
+    return _lines(found, "document_tokens", "documents", "tokens of a document, on average", "documents: {}")
 
 
 def others_plot(found: Result) -> Figure | None:
@@ -33,7 +34,7 @@ def others_plot(found: Result) -> Figure | None:
         return None
     middle = next((p for p in found["points"] if _is_base(p, base) and all(p[k] == others[0][k] for k in same)), None)
     shown = [p for p in (middle, *others) if p is not None]
-    figure, axes = _figure(f"{shown[0]['documents']} documents of {shown[0]['document_tokens']} tokens")
+    figure, axes = _figure(f"Other query, context and threads: {documents_in_words(shown[0])}")
     labels = [f"query {p['query_tokens']}, context {p['context_tokens']},\nthreads {p['threads']}" for p in shown]
     _bars(axes, labels, [p["p50"] * 1000 for p in shown], [milliseconds(p["p50"]) + " ms" for p in shown])
     axes.set_xlabel("milliseconds (median)")
@@ -79,7 +80,9 @@ def _lines(found: Result, along: str, each: str, label: str, name: str) -> Figur
     ticks = sorted({point[along] for point in points})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
     axes.set_ylabel("milliseconds: median, shaded up to p95")
     axes.grid(alpha=0.3)

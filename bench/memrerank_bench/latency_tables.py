@@ -9,12 +9,21 @@ from memrerank_bench.tables import markdown
 
 Result = Mapping[str, Any]
 
+GPU = (("memory_bytes", "GPU MB", 1e6), ("power_watts", "W", 1), ("clock_mhz", "GPU MHz", 1))
+"""What accelerators may report: the key, the column, and its unit."""
+
 
 def latency_report(result: Result) -> str:
     """All of a result, for people."""
     parts = [f"PARTIAL: {result['partial']}"] if result["partial"] else []
     for name, found in result["artifacts"].items():
-        parts += [f"{name}: {facts(found)}", points_table(found), cold_start_table(found), breakdown_table(found)]
+        parts += [
+            f"{name}: {facts(found)}",
+            headline(found),
+            points_table(found),
+            cold_start_table(found),
+            breakdown_table(found),
+        ]
         parts += notes(found)
     if "ratios" in result:
         parts.append(ratios_table(result))
@@ -31,8 +40,23 @@ def facts(found: Result) -> str:
     )
 
 
+def headline(found: Result) -> str:
+    """What decides, in two sentences: a call in the middle of the grid, and the start."""
+    breakdown, cold = found["breakdown"], found["cold_start"]
+    point = next(
+        (p for p in found["points"] if breakdown and breakdown["point"].items() <= p.items()), found["points"][-1]
+    )
+    call = (
+        f"{documents_in_words(point)} take {milliseconds(point['p50'])} ms (median) on {point['threads']} threads, "
+        f"{point['documents_per_second']:,.0f} documents a second."
+    )
+    start = f" The first score comes {cold[0]['from_process_start']:.2f} s after the process starts." if cold else ""
+    return call + start
+
+
 def points_table(found: Result) -> str:
     """Latency of every point; * marks a wide spread."""
+    gpu = [column for column in GPU if any(p["gpu"][column[0]] for p in found["points"])]
     rows = [
         [
             str(p["threads"]),
@@ -49,23 +73,24 @@ def points_table(found: Result) -> str:
             "-" if p["share_of_ceiling"] is None else f"{p['share_of_ceiling']:.0%}",
             f"{p['resident_bytes'] / 1e6:,.0f}",
             str(p["calls"]),
+            *(f"{p['gpu'][name] / unit:,.0f}" if p["gpu"][name] else "-" for name, _, unit in gpu),
         ]
         for p in found["points"]
     ]
     head = ["threads", "documents", "tokens each", "query", "context", "p50 ms", "p95 ms", "p99 ms", "documents/s"]
-    return markdown([*head, "tokens/s", "of matmul rate", "MB", "calls"], rows)
+    return markdown([*head, "tokens/s", "of matmul rate", "MB", "calls", *(name for _, name, _ in gpu)], rows)
 
 
 def cold_start_table(found: Result) -> str:
-    """Seconds of a fresh process until its first score."""
+    """Milliseconds of a fresh process until its first score."""
     rows = [
         [
             str(c["threads"]),
-            *(f"{c[name]:.2f}" for name in ("import", "load", "first_score", "from_process_start", "slowest")),
+            *(milliseconds(c[name]) for name in ("import", "load", "first_score", "from_process_start", "slowest")),
         ]
         for c in found["cold_start"]
     ]
-    head = ["threads", "s to import", "s to load", "s to first score", "s from process start", "slowest"]
+    head = ["threads", "ms to import", "ms to load", "ms to score a pair", "ms from process start", "slowest"]
     return markdown(head, rows)
 
 
@@ -103,6 +128,8 @@ def notes(found: Result) -> list[str]:
         written.append(
             f"* {wide} of {len(found['points'])} points have a wide spread: half of the calls differ by more than 20%."
         )
+    if any(point["p99"] is None for point in found["points"]):
+        written.append("p95 is stated from 20 calls on, p99 from 100; MB is resident memory up to that size of call.")
     if found["left_out"]:
         listed = "; ".join(f"{point_in_words(each)}: {each['reason']}" for each in found["left_out"])
         written.append(f"Left out: {listed}.")
@@ -129,8 +156,13 @@ def ratios_table(result: Result) -> str:
 def point_in_words(point: Result) -> str:
     """A call in words."""
     context = f", context of {point['context_tokens']}" if point["context_tokens"] else ""
-    documents = f"{point['documents']} documents of {point['document_tokens']} tokens"
-    return f"{documents}, query of {point['query_tokens']}{context}"
+    return f"{documents_in_words(point)}, query of {point['query_tokens']}{context}"
+
+
+def documents_in_words(point: Result) -> str:
+    """The documents of a call in words."""
+    count = point["documents"]
+    return f"{count} document{'s' if count > 1 else ''} of {point['document_tokens']} tokens"
 
 
 def milliseconds(seconds: float | None) -> str:
