@@ -54,7 +54,7 @@ def ratios_plot(result: Result) -> Figure:
     """How many times as long the second artifact takes, with the range over rounds."""
     first, second = result["artifacts"]
     rows = result["ratios"]
-    figure, axes = _figure(f"{second} takes so many times as long as {first}")
+    figure, axes = _figure(f"{second} takes so many times as long as {first}", (9, 1.2 + 0.3 * len(rows)))
     places = range(len(rows))
     middles = [row["median"] for row in rows]
     ends = [[row["median"] - row["least"] for row in rows], [row["most"] - row["median"] for row in rows]]
@@ -84,7 +84,7 @@ def _lines(found: Result, along: str, each: str, label: str, name: str) -> Figur
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
-    axes.set_ylabel("milliseconds: median, shaded up to p95")
+    axes.set_ylabel("milliseconds (shaded to p95)")
     axes.grid(alpha=0.3)
     if points:
         axes.legend()
@@ -101,8 +101,8 @@ def _is_base(point: Result, base: tuple[int, int, int]) -> bool:
     return (point["threads"], point["query_tokens"], point["context_tokens"]) == base
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE, layout="constrained")
+def _figure(title: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
