@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -272,3 +273,21 @@ def test_a_measuring_process_that_dies_is_an_error() -> None:
 
     with pytest.raises(MemrerankError, match="exit code 1"):
         in_fresh_process("matmul", "int8", "no number")
+
+
+def test_a_gpu_that_does_not_tell_its_power_has_none() -> None:
+    class Nvml:
+        NVML_CLOCK_SM = 1
+        NVMLError = RuntimeError
+
+        def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:  # noqa: N802
+            return SimpleNamespace(used=7e9)
+
+        def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+            raise RuntimeError("not supported")
+
+        def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+            return 1980
+
+    found = gpu._read_nvml(Nvml(), "handle")
+    assert found == {"memory_bytes": 7e9, "power_watts": None, "clock_mhz": 1980.0}

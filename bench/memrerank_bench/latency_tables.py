@@ -41,14 +41,14 @@ def facts(found: Result) -> str:
 
 
 def headline(found: Result) -> str:
-    """What decides, in two sentences: a call in the middle of the grid, and the start."""
+    """What decides: a call in the middle of the grid, and the start."""
     breakdown, cold = found["breakdown"], found["cold_start"]
     point = next(
         (p for p in found["points"] if breakdown and breakdown["point"].items() <= p.items()), found["points"][-1]
     )
     call = (
-        f"{documents_in_words(point)} take {milliseconds(point['p50'])} ms (median) on {point['threads']} threads, "
-        f"{point['documents_per_second']:,.0f} documents a second."
+        f"A call with {documents_in_words(point)} takes {milliseconds(point['p50'])} ms (median) on {point['threads']} "
+        f"thread{'s' if point['threads'] > 1 else ''}: {point['documents_per_second']:,.0f} documents a second."
     )
     start = f" The first score comes {cold[0]['from_process_start']:.2f} s after the process starts." if cold else ""
     return call + start
