@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command = shlex.join(["memrerank-bench", *given])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is measured is kept then, too
     try:
         return int(options.run(options))
     except (MemrerankError, OSError) as error:

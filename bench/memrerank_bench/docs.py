@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from memrerank_bench import encoders, precisions, throughput
+from memrerank_bench.latency_growth import growth_table
 from memrerank_bench.latency_tables import (
     breakdown_table,
     cold_start_table,
@@ -76,6 +77,10 @@ def _cold_start(result: Result) -> str:
     return "\n\n".join(f"{name}:\n\n{cold_start_table(found)}" for name, found in result["artifacts"].items())
 
 
+def _growth(result: Result) -> str:
+    return "\n\n".join(f"{name}:\n\n{growth_table(found)}" for name, found in result["artifacts"].items())
+
+
 def _quality(result: Result) -> str:
     parts = [origin(result), figures_table(result), gains_table(result)]
     return "\n\n".join([*parts, agreement_table(result)] if "against" in result else parts)
@@ -91,6 +96,7 @@ PARTS: Mapping[str, Make] = {
     "latency": _latency,
     "breakdown": _breakdown,
     "cold-start": _cold_start,
+    "growth": _growth,
     "ratios": ratios_table,
 }
 

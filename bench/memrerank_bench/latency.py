@@ -115,11 +115,13 @@ def _points(grid: Grid, setup: Setup) -> list[Point]:
 
 
 def _visit_all(found: list[Event], setup: Setup, grid: Grid, effort: Effort, device: str, bar: tqdm) -> None:
-    """A round of a setup: a fresh process visits all its points but those that an earlier round left out."""
+    """A round of a setup: a fresh process visits all its points, but those that the first round left out."""
     left_out = [Point(**event["point"]) for event in found if event["event"] == "skipped"]
     points = [point for point in _points(grid, setup) if point not in left_out]
     bar.update(len(left_out))
     spec = {**asdict(setup), **asdict(effort), "device": device, "points": [asdict(point) for point in points]}
+    if found:
+        spec["limit"] = float("inf")
     with closing(events("worker", json.dumps({**spec, "started": time.time()}))) as emitted:
         for event in emitted:
             found.append(event)

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from memrerank_bench.latency_growth import growth_table
 from memrerank_bench.latency_plots import breakdown_plot, documents_plot, lengths_plot, others_plot, ratios_plot
 from memrerank_bench.latency_tables import (
     breakdown_table,
@@ -74,6 +75,8 @@ def _artifact(name: str, found: Result) -> Iterator[str]:
     plots = [documents_plot(found), lengths_plot(found), *([] if (other := others_plot(found)) is None else [other])]
     yield _images(plots)
     yield _table(points_table(found))
+    if growth := growth_table(found):
+        yield f"<h3>How cost grows</h3>{_table(growth)}"
     yield f"<h3>Cold start</h3>{_table(cold_start_table(found))}"
     if found["breakdown"]:
         yield f"<h3>Where the time goes: {escape(point_in_words(found['breakdown']['point']))}</h3>"

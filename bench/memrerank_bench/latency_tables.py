@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from memrerank_bench.latency_growth import growth_table
 from memrerank_bench.tables import markdown
 
 Result = Mapping[str, Any]
+
+SHOWN = 2
+"""Calls left out that are named."""
 
 GPU = (("memory_bytes", "GPU MB", 1e6), ("power_watts", "W", 1), ("clock_mhz", "GPU MHz", 1))
 """What accelerators may report: the key, the column, and its unit."""
@@ -17,13 +21,8 @@ def latency_report(result: Result) -> str:
     """All of a result, for people."""
     parts = [f"PARTIAL: {result['partial']}"] if result["partial"] else []
     for name, found in result["artifacts"].items():
-        parts += [
-            f"{name}: {facts(found)}",
-            headline(found),
-            points_table(found),
-            cold_start_table(found),
-            breakdown_table(found),
-        ]
+        parts += [f"{name}: {facts(found)}", headline(found), points_table(found)]
+        parts += [growth_table(found), cold_start_table(found), breakdown_table(found)]
         parts += notes(found)
     if "ratios" in result:
         parts.append(ratios_table(result))
@@ -131,8 +130,9 @@ def notes(found: Result) -> list[str]:
     if any(point["p99"] is None for point in found["points"]):
         written.append("p95 is stated from 20 calls on, p99 from 100; MB is resident memory up to that size of call.")
     if found["left_out"]:
-        listed = "; ".join(f"{point_in_words(each)}: {each['reason']}" for each in found["left_out"])
-        written.append(f"Left out: {listed}.")
+        few, rest = found["left_out"][:SHOWN], len(found["left_out"]) - SHOWN
+        listed = "; ".join(f"{point_in_words(each)} ({each['reason']})" for each in few)
+        written.append(f"Left out: {listed}{f'; and {rest} larger calls' if rest > 0 else ''}.")
     return written
 
 
