@@ -11,9 +11,9 @@ Result = Mapping[str, Any]
 
 AXES = {
     "documents": "documents",
-    "document_tokens": "tokens of a document",
-    "context_tokens": "tokens of context",
-    "query_tokens": "tokens of the query",
+    "document_tokens": "tokens each",
+    "context_tokens": "context",
+    "query_tokens": "query",
     "threads": "threads",
 }
 
