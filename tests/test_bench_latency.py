@@ -18,7 +18,7 @@ import pytest
 
 from encoder_checkpoints import make_encoder
 from memrerank import MemrerankError, Reranker
-from memrerank_bench import gpu, latency, output, profiling
+from memrerank_bench import gpu, latency, output, profiling, worker
 from memrerank_bench.cli import main
 from memrerank_bench.grid import Grid, Point
 from memrerank_bench.latency_summary import summarize
@@ -291,3 +291,11 @@ def test_a_gpu_that_does_not_tell_its_power_has_none() -> None:
 
     found = gpu._read_nvml(Nvml(), "handle")
     assert found == {"memory_bytes": 7e9, "power_watts": None, "clock_mhz": 1980.0}
+
+
+def test_a_call_is_foreseen_from_calls_like_it() -> None:
+    measured = [(Point(50, 64, 16, 0), 0.001), (Point(1, 4000, 16, 0), 0.006)]
+    assert worker._seconds_per_token(measured, Point(10, 4000, 16, 0)) == 0.006
+    assert worker._seconds_per_token(measured, Point(10, 512, 16, 0)) == 0.001
+    assert worker._seconds_per_token(measured, Point(10, 64, 16, 512)) == 0.001
+    assert worker._seconds_per_token(measured, Point(2000, 8, 16, 0)) == 0

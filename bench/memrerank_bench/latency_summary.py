@@ -67,7 +67,7 @@ def _points(threads: int, events: Sequence[Event]) -> list[Figures]:
 
 
 def _point(threads: int, point: Point, visits: Sequence[Event]) -> Figures:
-    """Latency in seconds over the calls of all visits; memory is that of the process up to this size of call."""
+    """Latency in seconds over the calls of all visits; memory is the largest during the visits."""
     seconds = np.concatenate([visit["seconds"] for visit in visits])
     low, middle, high = np.percentile(seconds, [25, 50, 75])
     spread = float((high - low) / middle)

@@ -128,7 +128,9 @@ def notes(found: Result) -> list[str]:
             f"* {wide} of {len(found['points'])} points have a wide spread: half of the calls differ by more than 20%."
         )
     if any(point["p99"] is None for point in found["points"]):
-        written.append("p95 is stated from 20 calls on, p99 from 100; MB is resident memory up to that size of call.")
+        written.append(
+            "p95 is stated from 20 calls on, p99 from 100; MB is the largest resident memory during the calls."
+        )
     if found["left_out"]:
         few, rest = found["left_out"][:SHOWN], len(found["left_out"]) - SHOWN
         listed = "; ".join(f"{point_in_words(each)} ({each['reason']})" for each in few)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def _measure(reranker: Reranker, spec: Mapping[str, Any]) -> None:
     from memrerank_bench.grid import Point
     from memrerank_bench.workload import make_workload
 
-    seconds_per_token = 0.0
+    measured: list[tuple[Point, float]] = []
     for point in (Point(**each) for each in spec["points"]):
         workload = make_workload(reranker, point, spec["spread"])
         if workload is None:
@@ -64,7 +64,7 @@ def _measure(reranker: Reranker, spec: Mapping[str, Any]) -> None:
                 point=asdict(point),
                 reason=f"longer than the {reranker.manifest.limits.max_tokens} tokens it takes",
             )
-        elif (expected := seconds_per_token * workload.tokens) > spec["limit"]:
+        elif (expected := _seconds_per_token(measured, point) * workload.tokens) > spec["limit"]:
             _emit(
                 "skipped",
                 point=asdict(point),
@@ -72,8 +72,17 @@ def _measure(reranker: Reranker, spec: Mapping[str, Any]) -> None:
             )
         else:
             fastest = _visit(reranker, point, workload, spec)
-            seconds_per_token = fastest / workload.tokens
+            measured.append((point, fastest / workload.tokens))
     _end_event()
+
+
+def _seconds_per_token(measured: Sequence[tuple[Point, float]], point: Point) -> float:
+    """That of the last point with such documents and context, else of the last one where these are shorter; else 0."""
+    lengths = (point.document_tokens, point.context_tokens)
+    others = [((other.document_tokens, other.context_tokens), seconds) for other, seconds in measured]
+    alike = [seconds for of_other, seconds in others if of_other == lengths]
+    shorter = [seconds for (tokens, context), seconds in others if tokens <= lengths[0] and context <= lengths[1]]
+    return (alike or shorter or [0.0])[-1]
 
 
 def _visit(reranker: Reranker, point: Point, workload: Workload, spec: Mapping[str, Any]) -> float:
