@@ -19,7 +19,7 @@ AXES = {
 
 
 def growth_table(found: Result) -> str:
-    """Tokens, time and memory from the least to the greatest measured value of each axis; "" without any range."""
+    """Tokens and time from the least to the greatest measured value of each axis; "" without any range."""
     rows = [
         [
             f"{AXES[axis]} {least[axis]:,} to {most[axis]:,}",
@@ -27,11 +27,10 @@ def growth_table(found: Result) -> str:
             f"{most['tokens'] / least['tokens']:.1f} times",
             f"{most['p50'] / least['p50']:.1f} times",
             f"{least['tokens_per_second']:,.0f} to {most['tokens_per_second']:,.0f}",
-            f"{least['resident_bytes'] / 1e6:,.0f} to {most['resident_bytes'] / 1e6:,.0f}",
         ]
         for axis, least, most in _ranges(found)
     ]
-    return markdown(["from, to", "with", "tokens", "time", "tokens/s", "MB"], rows) if rows else ""
+    return markdown(["from, to", "with", "tokens", "time", "tokens/s"], rows) if rows else ""
 
 
 def _ranges(found: Result) -> Iterator[tuple[str, Result, Result]]:
