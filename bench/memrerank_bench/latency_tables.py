@@ -129,8 +129,8 @@ def notes(found: Result) -> list[str]:
         )
     if any(point["p99"] is None for point in found["points"]):
         written.append(
-            "p95 is stated from 20 calls on, p99 from 100; MB is the largest resident memory during the calls, with what "
-            "the calls above left."
+            "p95 is stated from 20 calls on, p99 from 100; MB is the largest resident memory during the calls, with "
+            "what the calls above left."
         )
     if found["left_out"]:
         few, rest = found["left_out"][:SHOWN], len(found["left_out"]) - SHOWN
