@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from memrerank.encoder import Encoder
-from memrerank_bench.throughput import describe_machine, in_fresh_process
+from memrerank_bench.child import in_fresh_process
+from memrerank_bench.machine import describe_machine
 
 PAIRS, TOKENS = 50, 64
 """Pairs of a call, and tokens of a pair."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import random
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from memrerank import Reranker
 from memrerank_bench.throughput import DOCUMENT, DOCUMENTS, PREFIX
+from memrerank_bench.watch import watch
+from memrerank_bench.words import WORDS
 
 CALLS = 3
 FEW = 8
@@ -26,7 +24,7 @@ def measure_memrerank(_: Path, artifact: Path) -> dict[str, Any]:
     """Seconds to load, resident memory while scoring, and the speed of the best of a few calls."""
     reranker, load_seconds = _timed(lambda: Reranker.load(artifact, verify=False))
     query, documents = texts(reranker)
-    with resident_memory() as resident:
+    with watch() as seen:
         reranker.score(query, documents[:4])
         seconds = min(_timed(partial(reranker.score, query, documents))[1] for _ in range(CALLS))
     reranker = None
@@ -34,7 +32,7 @@ def measure_memrerank(_: Path, artifact: Path) -> dict[str, Any]:
     return {
         "load_seconds": load_seconds,
         "load_seconds_with_hashes": load_seconds + hashing,
-        "resident_bytes": max(resident),
+        "resident_bytes": seen.resident_bytes,
         "artifact_bytes": sum(file.stat().st_size for file in artifact.iterdir()),
         "documents_per_second": len(documents) / seconds,
         "tokens_per_second": (PREFIX + len(documents) * DOCUMENT) / seconds,
@@ -46,10 +44,10 @@ def measure_precision(_: Path, artifact: Path) -> dict[str, Any]:
     reranker = Reranker.load(artifact, verify=False)
     query, documents = texts(reranker)
     reranker.score(query, documents[:2])
-    with resident_memory() as resident:
+    with watch() as seen:
         seconds = min(_timed(partial(reranker.score, query, documents[:FEW]))[1] for _ in range(2))
     return {
-        "resident_bytes": max(resident),
+        "resident_bytes": seen.resident_bytes,
         "artifact_bytes": sum(file.stat().st_size for file in artifact.iterdir()),
         "documents_per_second": FEW / seconds,
     }
@@ -83,95 +81,9 @@ def measure_transformers(dtype: str) -> Callable[[Path, Path], dict[str, Any]]:
 
 def measure_ceiling(_: Path, __: Path) -> dict[str, Any]:
     """The rate of ONNX Runtime's int8 matmul at a large shape, on all CPUs."""
-    from memrerank_bench.matmul import int8_rate
+    from memrerank_bench.matmul import matmul_rate
 
-    return {"gop_per_second": int8_rate(rows=384, inner=1024, columns=6144)}
-
-
-WORDS = [
-    "about",
-    "after",
-    "again",
-    "water",
-    "house",
-    "small",
-    "found",
-    "still",
-    "between",
-    "name",
-    "should",
-    "home",
-    "give",
-    "line",
-    "under",
-    "last",
-    "never",
-    "great",
-    "where",
-    "much",
-    "before",
-    "right",
-    "means",
-    "same",
-    "tell",
-    "does",
-    "want",
-    "well",
-    "also",
-    "play",
-    "end",
-    "put",
-    "read",
-    "hand",
-    "large",
-    "spell",
-    "even",
-    "land",
-    "here",
-    "must",
-    "big",
-    "high",
-    "such",
-    "follow",
-    "act",
-    "why",
-    "ask",
-    "men",
-    "change",
-    "went",
-    "light",
-    "kind",
-    "off",
-    "need",
-    "try",
-    "picture",
-    "animal",
-    "point",
-    "mother",
-    "world",
-    "near",
-    "build",
-    "self",
-    "earth",
-    "father",
-    "head",
-    "stand",
-    "own",
-    "page",
-    "country",
-    "answer",
-    "school",
-    "grow",
-    "study",
-    "learn",
-    "plant",
-    "cover",
-    "food",
-    "sun",
-    "four",
-    "state",
-    "keep",
-]
+    return {"gop_per_second": matmul_rate("int8")}
 
 
 def texts(reranker: Reranker) -> tuple[str, list[str]]:
@@ -189,26 +101,6 @@ def texts(reranker: Reranker) -> tuple[str, list[str]]:
     if lengths != {PREFIX + DOCUMENT}:
         raise AssertionError(f"prompts of {PREFIX + DOCUMENT} tokens were meant, found {lengths}")
     return query, documents
-
-
-@contextmanager
-def resident_memory() -> Iterator[list[int]]:
-    """Resident bytes of this process, sampled 50 times a second while the block runs."""
-    samples: list[int] = []
-    done = threading.Event()
-
-    def sample() -> None:
-        while not done.is_set():
-            samples.append(psutil.Process().memory_info().rss)
-            done.wait(0.02)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        done.set()
-        thread.join()
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:

@@ -25,7 +25,7 @@ from memrerank.encoder import Encoder
 from memrerank.session import session_options
 from memrerank_bench.docstrings import documented_texts
 from memrerank_bench.encoders import PAIRS, TOKENS
-from memrerank_bench.measure import WORDS
+from memrerank_bench.words import WORDS
 
 Float = npt.NDArray[np.float32]
 Feeds = dict[str, npt.NDArray[np.int64]]

@@ -19,8 +19,9 @@ from typing import Any
 import psutil
 
 from memrerank.manifest import MANIFEST, read_manifest
+from memrerank_bench.child import in_fresh_process
+from memrerank_bench.machine import describe_machine
 from memrerank_bench.random_checkpoint import CONFIG_06B, CONFIG_4B, write_random_checkpoint
-from memrerank_bench.throughput import describe_machine, in_fresh_process
 
 SHAPES = {"0.6B": CONFIG_06B, "4B": CONFIG_4B}
 RUNS = (("0.6B", "int8"), ("0.6B", "int4"), ("0.6B", "fp16"), ("0.6B", "fp32"), ("4B", "int8"), ("4B", "int4"))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from memrerank_bench.child import in_fresh_process
+from memrerank_bench.machine import describe_machine
 from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
 
 PREFIX, DOCUMENT, DOCUMENTS = 128, 48, 100
@@ -99,24 +99,6 @@ def linear_macs(c: dict[str, Any]) -> int:
     return int(c["num_hidden_layers"] * (attention + 3 * c["hidden_size"] * c["intermediate_size"]))
 
 
-def describe_machine() -> dict[str, str]:
-    """The processor and the versions that the figures hold for."""
-    names = ("memrerank", "onnxruntime", "torch", "transformers", "numpy", "tokenizers")
-    return {"processor": _processor(), "python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def _processor() -> str:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in fields.items()}
-    vnni = [
-        flag
-        for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
-        if flag in named.get("flags", "").split()
-    ]
-    return f"{named.get('model name', platform.processor())}, {text.count('processor')} CPUs, {' '.join(vnni)}"
-
-
 def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
     checkpoint, artifact = work / "checkpoint", work / "artifact-int8"
     if not checkpoint.exists():
@@ -125,14 +107,6 @@ def _prepare(work: Path, tokenizer: Path) -> tuple[Path, Path]:
         command = [sys.executable, "-m", "memrerank_export.cli", str(checkpoint), str(artifact), "--precision", "int8"]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return checkpoint, artifact
-
-
-def in_fresh_process(module: str, *arguments: str | Path) -> dict[str, Any]:
-    """The figures that a module of memrerank_bench prints when it runs alone in a process of its own."""
-    command = [sys.executable, "-m", f"memrerank_bench.{module}", *map(str, arguments)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
 
 
 def _parser() -> argparse.ArgumentParser:
