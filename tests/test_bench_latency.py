@@ -145,7 +145,13 @@ def test_ctrl_c_writes_a_partial_result_and_leaves_no_process(int8_artifact: Pat
     grid = ["--documents", "1,2", "--document-tokens", "8", "--query-tokens", "4", "--context-tokens", "0"]
     command = [sys.executable, "-m", "memrerank_bench.cli", "latency", str(int8_artifact), *grid, "--threads", "1"]
     options = ["--rounds", "10000", "--seconds", "0.01", "--output", str(result)]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )
     children = psutil.Process(process.pid).children
     _wait_for(lambda: any("memrerank_bench.profiling" in child for child in _commands(children())))
     _wait_for(lambda: any("memrerank_bench.worker" in child for child in _commands(children())))
