@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 
 from memrerank import DeviceError, InstallationError, Reranker
-from memrerank import cuda as module
 from memrerank.cuda import PROVIDER, open_cuda_session, require_cuda, require_on_gpu
 from memrerank.device import choose_device
 from memrerank.driver import LIBRARY, Driver
@@ -85,7 +84,7 @@ class Machine:
         monkeypatch.setattr(ort, "preload_dlls", lambda: print(RECORDED["preload_prints_without_cuda_libraries"]))
         monkeypatch.setattr(ort, "InferenceSession", self._open)
         monkeypatch.setattr(ctypes, "CDLL", self._load)
-        monkeypatch.setattr(module, "version", self._version)
+        monkeypatch.setattr("memrerank.installation.version", self._version)
 
     def _open(self, model: object, options: object, *, providers: Sequence[Any], enable_fallback: int) -> Any:
         assert enable_fallback == 0  # else the session is opened on the CPU where CUDA fails
@@ -272,7 +271,7 @@ def test_an_artifact_for_cpus_is_not_run_on_cuda(machine: Machine) -> None:
 def test_both_packages_or_neither_are_refused(
     installed: set[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memrerank.installation._is_installed", installed.__contains__)
+    monkeypatch.setattr("memrerank.installation.is_installed", installed.__contains__)
     monkeypatch.setattr("memrerank.installation.find_spec", lambda _: None)
     with pytest.raises(InstallationError, match=message):
         require_one_onnxruntime()

@@ -153,12 +153,13 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _measure_latency(options: argparse.Namespace, artifacts: Sequence[str], kind: str) -> int:
+    from memrerank.files import write_text
     from memrerank.threads import available_cpus
     from memrerank_bench.grid import Grid
     from memrerank_bench.latency import Effort, measure_latency, ratios
     from memrerank_bench.latency_html import latency_html
     from memrerank_bench.latency_tables import latency_report
-    from memrerank_bench.output import check_writable, write_text
+    from memrerank_bench.output import check_writable
 
     check_writable(options.output, options.report)
     threads = options.threads or tuple(dict.fromkeys((available_cpus(), 1)))

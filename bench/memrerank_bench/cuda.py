@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from memrerank_bench.output import write_json
+
 Part = tuple[str, ...]
 """The name of a function of `measure_cuda`, and the shape and precision that it is for."""
 
@@ -173,9 +175,7 @@ def _is_for(name: str, shape: str, precision: str) -> bool:
 def _save(output: Path, result: dict[str, Any]) -> None:
     """Write all figures, replacing the old ones in one step."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(output)
+    write_json(output, result)
 
 
 def _numbers(text: str) -> list[int]:

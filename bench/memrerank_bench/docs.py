@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memrerank.files import write_text
 from memrerank_bench import encoders, precisions, throughput
 from memrerank_bench.latency_growth import growth_table
 from memrerank_bench.latency_tables import (
@@ -28,7 +29,6 @@ from memrerank_bench.latency_tables import (
     ratios_table,
 )
 from memrerank_bench.machine import in_words
-from memrerank_bench.output import write_text
 from memrerank_bench.quality_tables import agreement_table, figures_table, gains_table
 
 Result = Mapping[str, Any]

@@ -10,7 +10,6 @@ taken in rounds in which all take turns, as a shared machine's speed changes by 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from memrerank.encoder import Encoder
 from memrerank_bench.child import in_fresh_process
 from memrerank_bench.machine import describe_machine
+from memrerank_bench.output import write_json
 
 PAIRS, TOKENS = 50, 64
 """Pairs of a call, and tokens of a pair."""
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = summarize(rounds, quality)
     print(table(result))
     if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options.output, result)
     return 0
 
 

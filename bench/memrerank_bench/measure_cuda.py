@@ -24,6 +24,7 @@ from memrerank_bench import measure_torch
 from memrerank_bench.cuda import FULL, HEADLINE, Figures
 from memrerank_bench.random_checkpoint import CONFIG_06B, CONFIG_4B, write_random_checkpoint
 from memrerank_bench.throughput import linear_macs
+from memrerank_bench.words import WORDS
 
 TINY = CONFIG_06B | {
     "num_hidden_layers": 3,
@@ -36,23 +37,6 @@ TINY = CONFIG_06B | {
 SHAPES: dict[str, dict[str, Any]] = {"tiny": TINY, "tiny-large": TINY, "0.6B": CONFIG_06B, "4B": CONFIG_4B}
 SUFFIX = 9
 """Tokens of the prompt's end, which count as the document's."""
-
-WORDS = (
-    "about",
-    "after",
-    "again",
-    "water",
-    "house",
-    "small",
-    "found",
-    "still",
-    "name",
-    "home",
-    "give",
-    "line",
-    "under",
-)
-"""Each of one token."""
 
 COMPARED = 64
 """Documents whose logits are compared with transformers'."""

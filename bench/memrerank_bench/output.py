@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from memrerank import InputError
+from memrerank.files import temporary_beside, write_text
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -18,7 +18,7 @@ def check_writable(*paths: Path | None) -> None:
             continue
         if path.is_dir():
             raise InputError(f"{path} is a folder; the name of a file was expected.")
-        temporary = _temporary(path)
+        temporary = temporary_beside(path)
         try:
             temporary.touch()
         except OSError as error:
@@ -26,20 +26,6 @@ def check_writable(*paths: Path | None) -> None:
         temporary.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: whoever reads it sees the old one or the whole new one."""
-    temporary = _temporary(path)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result as JSON."""
     write_text(path, json.dumps(result, indent=1) + "\n")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")

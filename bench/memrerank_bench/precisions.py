@@ -8,7 +8,6 @@ Every export and every measurement runs alone in a fresh process.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import psutil
 from memrerank.manifest import MANIFEST, read_manifest
 from memrerank_bench.child import in_fresh_process
 from memrerank_bench.machine import describe_machine
+from memrerank_bench.output import write_json
 from memrerank_bench.random_checkpoint import CONFIG_06B, CONFIG_4B, write_random_checkpoint
 
 SHAPES = {"0.6B": CONFIG_06B, "4B": CONFIG_4B}
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {"machine": describe_machine(), "rows": rows}
     print(table(result))
     if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options.output, result)
     return 0
 
 

@@ -9,7 +9,6 @@ rounds (ceiling, memrerank, transformers float32, transformers bfloat16), and ra
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from memrerank_bench.child import in_fresh_process
 from memrerank_bench.machine import describe_machine
+from memrerank_bench.output import write_json
 from memrerank_bench.random_checkpoint import CONFIG_06B, write_random_checkpoint
 
 PREFIX, DOCUMENT, DOCUMENTS = 128, 48, 100
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(result))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options.output, result)
     return 0
 
 

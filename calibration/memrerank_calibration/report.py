@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memrerank.calibration import Calibration
+from memrerank.files import write_text
 from memrerank_calibration import plots
 from memrerank_calibration.calibrate import Calibrated
 from memrerank_calibration.metrics import INTERVALS
@@ -49,9 +50,7 @@ def write_report(calibrated: Calibrated, path: Path) -> None:
         curve=plots.curve(calibration),
         base_rate=f"{calibration.base_rate:.1%}",
     )
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, page)
 
 
 def _verdict(calibration: Calibration, validation: Validation | None) -> str:

@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -18,7 +17,7 @@ import onnxruntime as ort
 
 from memrerank.driver import Driver
 from memrerank.errors import DeviceError
-from memrerank.installation import PACKAGES
+from memrerank.installation import PACKAGES, is_installed
 from memrerank.session import Tensor, session_options
 
 PROVIDER = "CUDAExecutionProvider"
@@ -187,7 +186,7 @@ def _missing_library() -> str | None:
 
 def _installed_majors() -> list[int]:
     """The versions of CUDA whose libraries pip installed under names with a version, as up to CUDA 12."""
-    return [major for major in (11, 12) if _is_installed(f"nvidia-cublas-cu{major}")]
+    return [major for major in (11, 12) if is_installed(f"nvidia-cublas-cu{major}")]
 
 
 def _cuda_version() -> tuple[int, int] | None:
@@ -197,12 +196,4 @@ def _cuda_version() -> tuple[int, int] | None:
 
 
 def _package() -> str:
-    return next((name for name in PACKAGES if _is_installed(name)), "onnxruntime")
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    return next((name for name in PACKAGES if is_installed(name)), "onnxruntime")

@@ -10,7 +10,7 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 def require_one_onnxruntime() -> None:
     """Raise InstallationError unless exactly one ONNX Runtime is there; a user's own build counts as one."""
-    installed = [package for package in PACKAGES if _is_installed(package)]
+    installed = [package for package in PACKAGES if is_installed(package)]
     if len(installed) == 2:
         raise InstallationError(
             "Both onnxruntime and onnxruntime-gpu are installed, and they overwrite each other's files. Remove both "
@@ -24,7 +24,8 @@ def require_one_onnxruntime() -> None:
         )
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether pip knows a package of that name here."""
     try:
         version(package)
     except PackageNotFoundError:

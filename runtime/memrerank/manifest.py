@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from memrerank.calibration import Calibration, parse_calibration
 from memrerank.errors import ArtifactError
+from memrerank.files import write_text
 from memrerank.template import Rendering, Segment, Template
 
 FORMAT_VERSION = 1
@@ -89,12 +89,7 @@ def compute_model_id(files: Mapping[str, FileRecord], template: Template) -> str
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write manifest.json, replacing an old one in one step."""
-    temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    try:
-        temporary.write_text(json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / MANIFEST)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
