@@ -134,9 +134,7 @@ class Model:
         A lone last token sees every key, so it needs no causal mask.
         """
         queried = self.last_token(x) if last_token_only else x
-        q = self.head_norm(f"{name}.q_norm.weight", self.biased(f"{name}.q_proj", queried))
-        k = self.head_norm(f"{name}.k_norm.weight", self.biased(f"{name}.k_proj", x))
-        v = self.biased(f"{name}.v_proj", x)
+        q, k, v = self.projected(name, queried, x)
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         q = self.rotate(q, heads, rope, positions.last if last_token_only else positions.first)
         k = self.rotate(k, kv_heads, rope, positions.first)
@@ -147,6 +145,12 @@ class Model:
         )  # fmt: skip
         new = KeysValues(self.after(keys, positions.first), self.after(values, positions.first))
         return self.linear(f"{name}.o_proj.weight", y), new
+
+    def projected(self, name: str, queried: ir.Value, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Queries of `queried`, keys and values of x, not rotated yet."""
+        q = self.head_norm(f"{name}.q_norm.weight", self.biased(f"{name}.q_proj", queried))
+        k = self.head_norm(f"{name}.k_norm.weight", self.biased(f"{name}.k_proj", x))
+        return q, k, self.biased(f"{name}.v_proj", x)
 
     def mlp(self, name: str, x: ir.Value) -> ir.Value:
         """SwiGLU: down(silu(gate(x)) * up(x))."""

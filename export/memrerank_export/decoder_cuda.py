@@ -99,9 +99,7 @@ class CudaModel(Model):
         it in the scale of the products.
         """
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
-        q = self.head_norm(f"{name}.q_norm.weight", self.biased(f"{name}.q_proj", x))
-        k = self.head_norm(f"{name}.k_norm.weight", self.biased(f"{name}.k_proj", x))
-        v = self.biased(f"{name}.v_proj", x)
+        q, k, v = self.projected(name, x, x)
         q, k = (self.rotate(y, n, rope, positions.first) for y, n in ((q, heads), (k, kv_heads)))
         past_key, past_value = (self.ops("Expand", y, self.rows) for y in (past.key, past.value))
         unscaled = 1 if self.config.query_key_norm else SCALE**2
