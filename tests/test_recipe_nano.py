@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
-    "batches data evaluate groups locomo losses memories metrics model pairs quantization scenes slots split stage "
-    "tables times transfer"
+    "batches conversations data evaluate groups locomo losses memories metrics model nearest pairs quantization scenes "
+    "slots split stage steps tables times transfer"
 )
 
 
@@ -84,7 +84,8 @@ def _write(path: Path, lines: list[object]) -> None:
 
 
 def _options(base: Path, data: Path, output: Path) -> list[str]:
-    small = "--steps 4 --groups 6 --warmup 1 --threads 1 --limit 64 --int8-from 2 --forgive 1 --no-bf16 --lr 0.01"
+    small = "--steps 4 --groups 6 --warmup 1 --threads 1 --limit 64 --int8-from 2 --forgive 1 --no-bf16 --lr 0.01 "
+    small += "--scene-files first.txt"
     return ["--base", str(base), "--data", str(data), "--output", str(output), *small.split()]
 
 
@@ -139,9 +140,10 @@ def test_a_calibration_is_measured_on_other_rows(
     recipe: SimpleNamespace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe.transfer, "SPLITS", 3)
-    recipe.pairs.main(["--data", str(data), "--part", "test", "--output", str(tmp_path / "pairs.jsonl")])
+    of_data = ["--data", str(data), "--limit", "20"]
+    recipe.pairs.main([*of_data, "--part", "test", "--output", str(tmp_path / "pairs.jsonl")])
     output = tmp_path / "figures.json"
-    recipe.transfer.main(["default", "--fp32", "default", "--data", str(data), "--output", str(output)])
+    recipe.transfer.main(["default", "--fp32", "default", *of_data, "--output", str(output)])
     figures = json.loads(output.read_text())
     labels = [pair.label for pair in read_pairs(tmp_path / "pairs.jsonl")]
     assert figures["same_mix"]["pairs"] == len(labels)
@@ -215,13 +217,39 @@ def test_every_template_can_be_filled(recipe: SimpleNamespace) -> None:
         assert not any(mark in text for text in (group.query, *group.documents) for mark in "{}")
 
 
-def test_written_scenes_have_answers_and_keep_some_aside(recipe: SimpleNamespace) -> None:
-    train, held_out = (recipe.scenes.conversations(part) for part in (False, True))
-    assert len(held_out) == len(recipe.scenes.HELD_OUT)
-    for conversation in [*train, *held_out]:
+def test_written_conversations_have_answers_and_some_are_kept_aside(recipe: SimpleNamespace) -> None:
+    train, aside = recipe.conversations.conversations(), recipe.conversations.conversations_aside()
+    assert len({each.name for each in [*train, *aside]}) == len(train) + len(aside)
+    for conversation in [*train, *aside]:
         assert conversation.questions
-        assert all(0 <= i < len(conversation.lines) for _, gold in conversation.questions for i in gold)
-    assert all(max(group.labels) == 1 for group in recipe.scenes.held_out_groups())
+        assert all(0 <= i < len(conversation.lines) for each in conversation.questions for i in each.gold)
+    for group in recipe.scenes.aside_groups("test")[::10]:
+        assert len(group.documents) == 50
+        assert max(group.labels) == 1
+
+
+def test_a_question_on_a_conversation_has_near_lines_and_the_other_person_as_negatives(
+    recipe: SimpleNamespace, base: Path
+) -> None:
+    found = recipe.conversations.conversations_aside()[:4]
+    scenes = recipe.scenes.Scenes(base, found)
+    for seed in range(40):
+        group = scenes.draw(random.Random(seed))
+        assert group == scenes.draw(random.Random(seed))
+        assert {0.0, 1.0} == set(group.labels)
+        assert len(group.documents) == len(group.labels) <= recipe.scenes.DOCUMENTS + 1
+        assert not any(mark in text for text in (group.query, *group.documents) for mark in "{}")
+
+
+def test_the_nearest_lines_share_words_or_meaning(recipe: SimpleNamespace, base: Path) -> None:
+    lines = ["the cat sat on the mat", "a violin concert", "trains to Lisbon", "my cat is grey"]
+    found = recipe.nearest.nearest(base, ["which cat sits on the mat", "violin"], lines)
+    assert found.shape == (2, 4)
+    assert found[0][0] == 0
+    vectors = recipe.nearest.embeddings(base, lines)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    alone = recipe.nearest.embeddings(base, lines[2:3])
+    np.testing.assert_allclose(vectors[2:3], alone, atol=1e-5)  # padding changes nothing
 
 
 def test_a_named_person_can_be_made_to_speak(recipe: SimpleNamespace) -> None:

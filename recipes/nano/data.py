@@ -26,14 +26,11 @@ SPOKEN = frozenset({"sgd", "molweni", "qmsum"})
 TOLD = frozenset({"canard", "fairytaleqa", "qadiscourse", "qamr", "squad", "wikiwhy"})
 """Sources with passages about named people, who may be made to speak."""
 
-SHARE = {
-    **{"sgd": 0.4, "ecare": 0.4, "wikiwhy": 0.5, "dstc9k": 0.25, "squad": 0.25, "fairytaleqa": 0.4, "timeqa": 0.3},
-    **{"nq": 0.3, "canard": 2.0, "molweni": 2.0, "qmsum": 1.0, "ikat": 3.0, "qadiscourse": 0.7},
-}
-"""How often a row of a source is seen in one pass, 1 for those not named: short passages in speech count most."""
-
 LONG = frozenset({"fairytaleqa", "nq", "squad", "timeqa"})
 """Sources whose passages are paragraphs, which cost several times as much as what people say."""
+
+DRESSED = 0.5
+"""How many of the rows get speakers, other tellers and near-duplicates; the others get dates alone."""
 
 LONG_DOCUMENTS = 4
 """How many documents a query of such a source has."""
@@ -87,15 +84,22 @@ def plain(row: Row, passages: list[str]) -> Group:
 
 
 def dress(row: Row, passages: list[str], rng: random.Random, documents: int = 6) -> Group:
-    """A row as a question on memories: with dates mostly, with two speakers often, with at most `documents`."""
+    """A row as a question on memories: with dates mostly, half the time with two speakers, with at most `documents`."""
     documents = min(documents, LONG_DOCUMENTS) if row.source in LONG else documents
     chosen = rng.sample(row.positives, min(len(row.positives), 2))
     hard = row.negatives[: documents + 1]
     rejected = rng.sample(hard, min(len(hard), documents - len(chosen)))
     texts = [passages[i] for i in chosen], [passages[i] for i in rejected]
-    query, positives, negatives = _spoken(row, *texts, rng) if row.source in SPOKEN else _voiced(row, *texts, rng)
+    dressed = _spoken if row.source in SPOKEN else _voiced
+    query, positives, negatives = (dressed if rng.random() < DRESSED else _bare)(row, *texts, rng)
     positives, negatives = _dated(positives, negatives, rng)
     return group(Turn(query), _chatter(rng), positives, negatives[: documents - len(positives)], row.source)
+
+
+def _bare(row: Row, positive: list[str], negative: list[str], rng: random.Random) -> tuple[str, list[Turn], list[Turn]]:
+    """The row as it is; what somebody says keeps its speaker."""
+    turn = _parsed if row.source in SPOKEN else Turn
+    return row.query, [turn(text) for text in positive], [turn(text) for text in negative]
 
 
 def _spoken(

@@ -27,7 +27,7 @@ from memrerank import Reranker
 from memrerank.manifest import MANIFEST, read_manifest
 from metrics import Figures, compare, figures, interval, ranked, summary
 from model import load_model, load_tokenizer, step_logits
-from scenes import held_out_groups
+from scenes import aside_groups
 from split import PARTS, split
 
 MEMORY_SEED = 1_000_003
@@ -99,6 +99,11 @@ def part_groups(data: Path, part: str, limit: int) -> list[Group]:
     return [dress(row, passages, random.Random(row.query), documents=9) for row in rows[:limit]]
 
 
+def labelled_groups(data: Path, part: str, limit: int) -> list[Group]:
+    """At most `limit` rows of a part, and as many questions on the written conversations of it."""
+    return part_groups(data, part, limit) + aside_groups(part)[:limit]
+
+
 def memory_groups(count: int) -> list[Group]:
     """Questions on made-up dialogues."""
     return [memory_group(random.Random(MEMORY_SEED + i), documents=16) for i in range(count)]
@@ -152,7 +157,7 @@ def arguments() -> argparse.ArgumentParser:
         "--limit",
         type=int,
         default=10_000,
-        help="at most so many rows and dialogues (default: all rows, 500 dialogues)",
+        help="at most so many rows, written and made-up questions (default: all, 500 made-up)",
     )
     add("--locomo", type=Path, help="LoCoMo folder with queries.jsonl and memories_*.jsonl; to measure only")
     add("--sample", type=int, help="so many LoCoMo queries, drawn at random (default: all)")
@@ -175,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[str, Any] = {"form": form}
     if options.data:
         found[options.part] = measure_groups(scorer, part_groups(options.data, options.part, options.limit))
-        found["scenes"] = measure_groups(scorer, held_out_groups())
+        found["scenes"] = measure_groups(scorer, aside_groups(options.part)[: options.limit])
         found["memory"] = measure_groups(scorer, memory_groups(min(options.limit, 500)))
     if options.locomo:
         found["locomo"] = measure_locomo(scorer, read_queries(options.locomo, options.sample, options.highest))

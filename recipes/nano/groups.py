@@ -34,8 +34,8 @@ class Group:
 
     @property
     def made_up(self) -> bool:
-        """Whether it comes from this recipe's templates or scenes, so that its labels are sure."""
-        return self.source.startswith(("memory", "scenes"))
+        """Whether it comes from this recipe's templates, so that its labels are sure."""
+        return self.source.startswith("memory")
 
 
 def group(query: Turn, context: list[Turn], positives: list[Turn], negatives: list[Turn], source: str) -> Group:

@@ -1,4 +1,4 @@
-"""Train the cross-encoder from a base model, or train a checkpoint of it further.
+"""Train the cross-encoder from a base model, a sentence encoder, or train a checkpoint of it further.
 
 Run again with the same arguments to go on where the last save stood; the result is the same as without the pause.
 """
@@ -18,11 +18,13 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from batches import Mix, Steps
+from conversations import conversations
 from data import read_passages, read_rows
 from losses import group_loss, kept
 from model import LIMIT, load_model, load_tokenizer, save_checkpoint, step_logits
 from quantization import simulate_int8
+from scenes import Scenes
+from steps import Mix, Steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Trainer:
         self.output: Path = options.output
         self.output.mkdir(parents=True, exist_ok=True)
         self.tokenizer: Tokenizer = load_tokenizer(options.base)
-        self.model: BertForSequenceClassification = load_model(options.base, options.seed).train()
+        self.model: BertForSequenceClassification = load_model(options.start or options.base, options.seed).train()
         self.optimizer = torch.optim.AdamW(_by_decay(self.model), lr=0.0, betas=(0.9, 0.98), eps=1e-6, fused=True)
         self.schedule = Schedule(options.steps, options.warmup, options.lr, options.lr_end)
         self.step = 0
@@ -143,12 +145,14 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--base", type=Path, required=True, help="folder with config.json, model.safetensors and tokenizer.json")
+    add("--start", type=Path, help="checkpoint to train further (default: the base model, with a new head)")
     add("--data", type=Path, required=True, help="folder with passages.jsonl.gz and train.jsonl.gz")
     add("--output", type=Path, required=True, help="folder for the state, the log and the checkpoint")
     add("--steps", type=int, default=2000, help="updates (default %(default)s)")
     add("--groups", type=int, default=32, help="queries of a step (default %(default)s)")
     add("--memory", type=float, default=0.4, help="share of queries on made-up dialogues (default %(default)s)")
     add("--scenes", type=float, default=0.06, help="share of queries on written scenes (default %(default)s)")
+    add("--scene-files", nargs="*", default=[], metavar="PATTERN", help="files of templates/scenes (default: all)")
     add("--lr", type=float, default=1.5e-4, help="highest learning rate (default %(default)s)")
     add("--lr-end", type=float, default=3e-5, help="learning rate at the last step (default %(default)s)")
     add("--warmup", type=int, default=100, help="steps to the highest learning rate (default %(default)s)")
@@ -172,7 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     options = arguments().parse_args(argv)
     torch.set_num_threads(options.threads)
     mix = Mix(options.groups, options.memory, options.scenes, options.seed)
-    steps = Steps(read_rows(options.data, "train"), read_passages(options.data), mix)
+    scenes = Scenes(options.base, conversations(*options.scene_files))
+    steps = Steps(read_rows(options.data, "train"), read_passages(options.data), scenes, mix)
     Trainer(options).run(steps)
 
 
