@@ -57,11 +57,11 @@ class Cast:
     b: str
     start: datetime
 
-    def play(self, line: Line, text: str | None = None) -> Turn:
+    def play(self, line: Line) -> Turn:
         """A line as it is said."""
         minutes = line.day % 7 * 47
         said = self.start + timedelta(days=line.day, minutes=minutes)
-        return Turn(self.fill(text or line.text), said, self.a if line.who == "a" else self.b)
+        return Turn(self.fill(line.text), said, self.a if line.who == "a" else self.b)
 
     def fill(self, text: str) -> str:
         """`text` with the names."""
@@ -111,7 +111,8 @@ def _parsed(text: str, path: Path) -> Conversation:
             question, *marks = row[2:].split("@")
             asked.append((question.strip(), [mark.strip() for mark in marks], len(lines) - 1))
         elif found := _LINE.fullmatch(row):
-            labels[found[2]] = len(lines)
+            if found[2]:
+                labels[found[2]] = len(lines)
             lines.append(Line(found[1], found[3], day))
         else:
             raise ValueError(f"{path.name} has the line {row!r}; '= N', '? question' or 'a: text' was expected.")

@@ -77,12 +77,6 @@ def _lines(path: Path) -> Iterator[Any]:
             yield json.loads(line)
 
 
-def plain(row: Row, passages: list[str]) -> Group:
-    """A row as it is, with all its passages."""
-    turns = [[Turn(passages[i]) for i in ids] for ids in (row.positives, row.negatives)]
-    return group(Turn(row.query), [], turns[0], turns[1], row.source)
-
-
 def dress(row: Row, passages: list[str], rng: random.Random, documents: int = 6) -> Group:
     """A row as a question on memories: with dates mostly, half the time with two speakers, with at most `documents`."""
     documents = min(documents, LONG_DOCUMENTS) if row.source in LONG else documents

@@ -1,40 +1,37 @@
-"""The lines nearest to each question by meaning and by words, which make the negatives that are hard to tell."""
+"""Lines in the order of their nearness to a question, by meaning and by words: the nearest are the hard negatives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy.stats import rankdata
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from torch.nn import functional
 from transformers import BertModel
 
 from batches import batches, encode
 from model import load_tokenizer
 
-NEAREST = 60
-"""How many lines are kept for each question."""
-
 TOKENS = 128
+STOP_WORDS = [*ENGLISH_STOP_WORDS, "did", "does"]
 
 
-def nearest(base: Path, questions: Sequence[str], lines: Sequence[str]) -> np.ndarray:
-    """Numbers of the lines [questions, at most NEAREST], nearest first, by the ranks of two measures.
+def nearest(base: Path, questions: Sequence[str], lines: Sequence[str]) -> Iterator[np.ndarray]:
+    """The numbers of all lines for each question, from the nearest to the farthest by the ranks of two measures.
 
     They are cosines of mean embeddings of `base`, a sentence encoder, and of TF-IDF; ranks are fused as first stages of
-    retrieval do it (reciprocal rank fusion, k = 60; Cormack, Clarke and Buettcher 2009).
+    retrieval do it (reciprocal rank fusion, k = 60; Cormack, Clarke and Buettcher 2009); ties get the last of their
+    ranks.
     """
-    words = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit(lines)
-    by_words = (words.transform(questions) @ words.transform(lines).T).toarray()
-    by_meaning = embeddings(base, questions) @ embeddings(base, lines).T
-    fused = sum(1 / (60 + _ranks(cosines)) for cosines in (by_words, by_meaning))
-    return np.argsort(-fused, axis=1, kind="stable")[:, :NEAREST]
-
-
-def _ranks(cosines: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(-cosines, axis=1, kind="stable"), axis=1, kind="stable") + 1
+    words = TfidfVectorizer(stop_words=STOP_WORDS, sublinear_tf=True).fit(lines)
+    line_words, line_meanings = words.transform(lines).T, embeddings(base, lines).T
+    for question_words, meaning in zip(words.transform(questions), embeddings(base, questions), strict=True):
+        cosines = (question_words @ line_words).toarray()[0], meaning @ line_meanings
+        fused = sum(1 / (60 + rankdata(-each, "max")) for each in cosines)
+        yield np.argsort(-fused, kind="stable")
 
 
 @torch.inference_mode()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from conversations import Conversation, Line, Question, cast, conversations_aside
 from groups import Group, Turn, group
@@ -14,51 +17,61 @@ from split import part_of
 
 _NAME = re.compile(r"\{[ab]\}")
 DOCUMENTS = 12
+"""How many lines a question is trained with."""
+
 STRANGERS = 4
-"""How many of the documents are lines of other conversations."""
+"""How many of them are of other conversations."""
+
+NEAR = 60
+"""From how many of the nearest lines of other conversations they are drawn."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question on a conversation, with other lines from the nearest on: the conversation's own, and strangers'."""
+
+    conversation: Conversation
+    question: Question
+    own: list[Line]
+    strangers: list[Line]
 
 
 class Scenes:
-    """Conversations, and for each question the lines of all of them from the nearest to the farthest."""
+    """Questions on conversations."""
 
     def __init__(self, base: Path, found: Sequence[Conversation]) -> None:
-        self.asked = [(conversation, question) for conversation in found for question in conversation.questions]
-        lines = [(conversation, line) for conversation in found for line in conversation.lines]
-        order = nearest(base, [_bare(each.text) for _, each in self.asked], [_bare(each.text) for _, each in lines])
-        self.near = [[lines[i] for i in row] for row in order]
+        questions = [(number, each) for number, talk in enumerate(found) for each in talk.questions]
+        lines = [line for talk in found for line in talk.lines]
+        owners = np.repeat(np.arange(len(found)), [len(talk.lines) for talk in found])
+        orders = nearest(base, [_bare(each.text) for _, each in questions], [_bare(line.text) for line in lines])
+        self.asked = []
+        for (number, question), order in zip(questions, orders, strict=True):
+            gold = [found[number].lines[i] for i in question.gold]
+            own = [lines[i] for i in order[owners[order] == number] if lines[i] not in gold]
+            strangers = [lines[i] for i in order[owners[order] != number][:NEAR]]
+            self.asked.append(Asked(found[number], question, own, strangers))
 
     def draw(self, rng: random.Random) -> Group:
-        """A question on a conversation, drawn at random."""
-        k = rng.randrange(len(self.asked))
-        conversation, question = self.asked[k]
-        own = [line for other, line in self.near[k] if other is conversation]
-        strangers = [line for other, line in self.near[k] if other is not conversation]
-        return _group(rng, conversation, question, own, strangers)
+        """A question drawn at random with the lines that answer it and others, half of its own among the nearest.
 
-
-def _group(
-    rng: random.Random, conversation: Conversation, question: Question, near: list[Line], strangers: list[Line]
-) -> Group:
-    """The question with the lines that answer it and others of the conversation, half of them near the question.
-
-    One of the answers said by the other person is a negative where the question is on one of them; so are lines of
-    strangers, half of them said by the other person, as what strangers say may answer a question on this one.
-    """
-    players = cast(rng)
-    gold = [conversation.lines[i] for i in question.gold]
-    others = [line for line in conversation.lines if line not in gold]
-    count = DOCUMENTS - STRANGERS - len(gold)
-    hard = [line for line in near if line in others][: count // 2]
-    rest = [line for line in others if line not in hard]
-    chosen = hard + rng.sample(rest, min(len(rest), count - len(hard)))
-    negatives = [players.play(line) for line in chosen]
-    if not {"{a}", "{b}"} <= set(_NAME.findall(question.text)):
-        negatives.append(players.swapped().play(rng.choice(gold)))
-    for line in rng.sample(strangers, min(len(strangers), STRANGERS)):
-        side = players if rng.random() < 0.5 else players.swapped()
-        negatives.append(side.play(Line(line.who, line.text, rng.randint(0, 400))))
-    positives = [players.play(line) for line in gold]
-    return group(Turn(players.fill(question.text)), [], positives, negatives, "scenes")
+        One of the answers said by the other person is a negative where the question names one of them; so are lines of
+        strangers, some of them said by the other person, as what strangers say may answer a question on this one.
+        """
+        asked = rng.choice(self.asked)
+        players = cast(rng)
+        gold = [asked.conversation.lines[i] for i in asked.question.gold]
+        negatives = []
+        if len(set(_NAME.findall(asked.question.text))) == 1:
+            negatives.append(players.swapped().play(rng.choice(gold)))
+        for line in rng.sample(asked.strangers, min(len(asked.strangers), STRANGERS)):
+            side = players if rng.random() < 0.5 else players.swapped()
+            negatives.append(side.play(Line(line.who, line.text, rng.randint(0, 400))))
+        count = min(len(asked.own), max(2, DOCUMENTS - len(gold) - len(negatives)))
+        near = rng.sample(range(count), count // 2)
+        rest = rng.sample([i for i in range(len(asked.own)) if i not in near], count - count // 2)
+        negatives += [players.play(asked.own[i]) for i in near + rest]
+        positives = [players.play(line) for line in gold]
+        return group(Turn(players.fill(asked.question.text)), [], positives, negatives, "scenes")
 
 
 def aside_groups(part: str, documents: int = 50) -> list[Group]:
