@@ -237,8 +237,28 @@ def test_a_question_on_a_conversation_has_near_lines_and_the_other_person_as_neg
         group = scenes.draw(random.Random(seed))
         assert group == scenes.draw(random.Random(seed))
         assert {0.0, 1.0} == set(group.labels)
-        assert len(group.documents) == len(group.labels) <= recipe.scenes.DOCUMENTS + 1
+        assert len(group.documents) == len(group.labels) <= recipe.scenes.DOCUMENTS
         assert not any(mark in text for text in (group.query, *group.documents) for mark in "{}")
+    for asked in scenes.asked:
+        gold = [asked.conversation.lines[i] for i in asked.question.gold]
+        assert not set(gold) & set(asked.own)
+        assert set(asked.own) | set(gold) == set(asked.conversation.lines)
+        assert not set(asked.strangers) & set(asked.conversation.lines)
+
+
+def test_an_answer_by_the_other_person_is_a_negative_only_of_a_question_on_one(
+    recipe: SimpleNamespace, base: Path
+) -> None:
+    talk = recipe.conversations
+    lines = tuple(
+        talk.Line("a" if i % 2 else "b", f"line {word}", 0) for i, word in enumerate(["kettle", "cat", "boat"])
+    )
+    for text, swapped in (("Where is {a}'s boat?", True), ("Do {a} and {b} sail?", False), ("Whose boat?", False)):
+        conversation = talk.Conversation("boats", lines, (talk.Question(text, (2,)),))
+        group = recipe.scenes.Scenes(base, [conversation]).draw(random.Random(0))
+        said = [document for document in group.documents if document.endswith("line boat")]
+        assert len(said) == 1 + swapped
+        assert len({document.split("] ")[1] for document in said}) == len(said)
 
 
 def test_the_nearest_lines_share_words_or_meaning(recipe: SimpleNamespace, base: Path) -> None:

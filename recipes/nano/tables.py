@@ -53,18 +53,18 @@ def others() -> Iterator[str]:
     found = read("test")
     names = {
         "test": "test part of the sources, dressed as memories",
-        "scenes": "written conversations kept aside, 30 documents a question",
+        "scenes": "test part of the written conversations, 50 documents a question",
         "memory": "made-up dialogues of fresh seeds, 16 documents a question",
     }
     rows = [[name, str(found[key]["queries"]), _interval(found[key]["map"])] for key, name in names.items()]
-    yield from table(["other", "questions", "MAP"], rows)
+    yield from table(["other", "questions", "MAP in int8"], rows)
 
 
 def calibration() -> Iterator[str]:
     """Error of the calibration on other rows and on LoCoMo."""
     found = read("calibration")
     names = {
-        "same_mix": "other documents of the same sources",
+        "same_mix": "other documents and conversations of the same sources",
         "locomo": "LoCoMo candidates, their base rate given",
         "locomo_own_pairs": "LoCoMo candidates, fitted on 300 pairs of other questions there",
     }
