@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
-    "batches conversations data evaluate groups locomo losses memories metrics model nearest pairs quantization scenes "
-    "slots split stage steps tables times transfer"
+    "average batches conversations data evaluate groups locomo losses memories metrics model nearest pairs quantization "
+    "scenes slots split stage steps tables times transfer"
 )
 
 
@@ -114,6 +114,18 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert steps == [1, 2, 3, 4]
 
 
+def test_checkpoints_are_averaged(recipe: SimpleNamespace, base: Path, tmp_path: Path) -> None:
+    models = [recipe.model.load_model(base, seed) for seed in (1, 2, 3)]
+    folders = [tmp_path / str(number) for number in range(3)]
+    for model, folder in zip(models, folders, strict=True):
+        recipe.model.save_checkpoint(model, base, folder, torch.float32)
+    recipe.average.main([*map(str, folders), "--output", str(tmp_path / "average")])
+    found = load_file(tmp_path / "average" / "model.safetensors")
+    for name in ("classifier.weight", "bert.encoder.layer.0.output.dense.weight"):
+        expected = sum(model.state_dict()[name] for model in models) / 3
+        torch.testing.assert_close(found[name], expected)
+
+
 def test_a_checkpoint_is_measured(recipe: SimpleNamespace, base: Path, data: Path, tmp_path: Path) -> None:
     recipe.train.main([*_options(base, data, tmp_path / "run"), "--steps", "1"])
     turns = [{"id": f"D1:{i}", "iso": "2024-05-01T10:00", "speaker": "Ida", "text": f"word {i}"} for i in range(4)]
@@ -140,7 +152,7 @@ def test_a_calibration_is_measured_on_other_rows(
     recipe: SimpleNamespace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe.transfer, "SPLITS", 3)
-    of_data = ["--data", str(data), "--limit", "20"]
+    of_data = ["--data", str(data), "--limit", "12"]
     recipe.pairs.main([*of_data, "--part", "test", "--output", str(tmp_path / "pairs.jsonl")])
     output = tmp_path / "figures.json"
     recipe.transfer.main(["default", "--fp32", "default", *of_data, "--output", str(output)])

@@ -1,7 +1,7 @@
 """Average the weights of checkpoints of one model, which often does better on other data than each of them.
 
-Wortsman et al., "Robust fine-tuning of zero-shot models" (2022): a model that was trained further, averaged with what it
-started from, keeps what both know.
+A model that was trained further, averaged with what it started from, keeps what both know (Wortsman et al. 2022,
+"Robust fine-tuning of zero-shot models").
 """
 
 from __future__ import annotations

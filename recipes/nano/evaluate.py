@@ -99,11 +99,6 @@ def part_groups(data: Path, part: str, limit: int) -> list[Group]:
     return [dress(row, passages, random.Random(row.query), documents=9) for row in rows[:limit]]
 
 
-def labelled_groups(data: Path, part: str, limit: int) -> list[Group]:
-    """At most `limit` rows of a part, and as many questions on the written conversations of it."""
-    return part_groups(data, part, limit) + aside_groups(part)[:limit]
-
-
 def memory_groups(count: int) -> list[Group]:
     """Questions on made-up dialogues."""
     return [memory_group(random.Random(MEMORY_SEED + i), documents=16) for i in range(count)]

@@ -64,7 +64,7 @@ def calibration() -> Iterator[str]:
     """Error of the calibration on other rows and on LoCoMo."""
     found = read("calibration")
     names = {
-        "same_mix": "other documents and conversations of the same sources",
+        "same_mix": "other documents of the same sources",
         "locomo": "LoCoMo candidates, their base rate given",
         "locomo_own_pairs": "LoCoMo candidates, fitted on 300 pairs of other questions there",
     }

@@ -1,4 +1,4 @@
-"""Measure how far a calibration holds: on other questions, other sources, another precision, and on LoCoMo.
+"""Measure how far a calibration holds: on other rows, other sources, another precision, and on LoCoMo.
 
 LoCoMo only measures; what is fitted on pairs of it, to show what a few pairs of one's own do, is not kept.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 from tqdm import tqdm
 
-from evaluate import labelled_groups
+from evaluate import part_groups
 from locomo import read_queries
 from memrerank import CalibrationError, Reranker
 from memrerank.calibration import Calibration, with_base_rate
@@ -37,8 +37,8 @@ Queries = list[tuple[str, list[str], list[float], str]]
 
 
 def part_queries(data: Path, part: str, limit: int) -> Queries:
-    """The rows of a part of the data folder, and its written conversations."""
-    groups = labelled_groups(data, part, limit)
+    """The rows of a part of the data folder."""
+    groups = part_groups(data, part, limit)
     return [(group.query, list(group.documents), list(group.labels), group.source) for group in groups]
 
 
