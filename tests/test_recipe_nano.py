@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
-    "average batches conversations data evaluate groups locomo losses memories metrics model nearest pairs quantization "
-    "scenes slots split stage steps tables times transfer"
+    "average batches conversations data evaluate groups locomo losses memories metrics model nearest pairs "
+    "quantization scenes slots split stage steps tables times transfer"
 )
 
 
