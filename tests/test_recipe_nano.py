@@ -24,7 +24,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
     "average batches conversations data evaluate groups locomo losses memories metrics model nearest pairs "
-    "quantization scenes slots split stage steps tables times transfer"
+    "quantization scenes slots speed split stage steps tables times transfer"
 )
 
 
@@ -275,13 +275,26 @@ def test_an_answer_by_the_other_person_is_a_negative_only_of_a_question_on_one(
 
 def test_the_nearest_lines_share_words_or_meaning(recipe: SimpleNamespace, base: Path) -> None:
     lines = ["the cat sat on the mat", "a violin concert", "trains to Lisbon", "my cat is grey"]
-    found = recipe.nearest.nearest(base, ["which cat sits on the mat", "violin"], lines)
-    assert found.shape == (2, 4)
+    found = list(recipe.nearest.nearest(base, ["which cat sits on the mat", "violin"], lines))
+    assert [sorted(order) for order in found] == [[0, 1, 2, 3]] * 2
     assert found[0][0] == 0
     vectors = recipe.nearest.embeddings(base, lines)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     alone = recipe.nearest.embeddings(base, lines[2:3])
     np.testing.assert_allclose(vectors[2:3], alone, atol=1e-5)  # padding changes nothing
+
+
+def test_the_speed_is_taken_beside_transformers(recipe: SimpleNamespace, tmp_path: Path) -> None:
+    checkpoint, output = FOLDER / "checkpoint", tmp_path / "speed.json"
+    tokenizer = recipe.model.load_tokenizer(checkpoint)
+    lengths = [len(tokenizer.encode(text, add_special_tokens=False).ids) for text in recipe.speed.memories(checkpoint)]
+    assert len(lengths) == recipe.speed.MEMORIES
+    assert np.mean(lengths) == pytest.approx(recipe.speed.TOKENS, abs=1)
+    recipe.speed.main([str(checkpoint), "--rounds", "1", "--output", str(output)])
+    figures = json.loads(output.read_text())
+    assert figures["ratio"] == pytest.approx(
+        figures["documents_per_second"] / figures["documents_per_second_torch_fp32"], rel=0.01
+    )
 
 
 def test_a_named_person_can_be_made_to_speak(recipe: SimpleNamespace) -> None:
