@@ -63,7 +63,7 @@ def test_fp32_logits_are_those_of_transformers(shape: tuple[Kind, dict[str, Any]
             reference.ids(query, text) for text in DOCUMENTS
         ]
         expected = [reference.logit(query, text) for text in DOCUMENTS]
-        assert np.std(expected) > 0.1
+        assert np.std(expected) > 0.05  # far above the tolerance
         np.testing.assert_allclose(reranker.score(query, DOCUMENTS, raw=True), expected, rtol=0, atol=TOLERANCE)
 
 
