@@ -16,7 +16,7 @@ from nearest import nearest
 from split import part_of
 
 _NAME = re.compile(r"\{[ab]\}")
-DOCUMENTS = 12
+DOCUMENTS = 14
 """How many lines a question is trained with."""
 
 STRANGERS = 4
