@@ -143,7 +143,7 @@ def test_a_checkpoint_is_measured(recipe: SimpleNamespace, base: Path, data: Pat
     artifact = exported(Path(checkpoint), tmp_path / "artifact", "fp32")
     recipe.evaluate.main([str(artifact), *options])
     again = json.loads(output.read_text())
-    for part in ("select", "scenes", "memory"):
+    for part in ("select", "scenes", "long", "memory"):
         assert again[part]["map"]["mean"] == pytest.approx(figures[part]["map"]["mean"], abs=0.002)
     assert figures["locomo"]["4"]["bm25"]["map"]["mean"] == pytest.approx(0.25)  # second of four, one of two gold
 
@@ -235,9 +235,11 @@ def test_written_conversations_have_answers_and_some_are_kept_aside(recipe: Simp
     for conversation in [*train, *aside]:
         assert conversation.questions
         assert all(0 <= i < len(conversation.lines) for each in conversation.questions for i in each.gold)
-    for group in recipe.scenes.aside_groups("test")[::10]:
-        assert len(group.documents) == 50
+    groups = recipe.scenes.aside_groups("test")
+    for group in groups:
+        assert len(group.documents) == 50 if group.source == "scenes" else len(group.documents) > 90
         assert max(group.labels) == 1
+    assert {group.source for group in groups} == {"scenes", "long"}
 
 
 def test_a_question_on_a_conversation_has_near_lines_and_the_other_person_as_negatives(

@@ -175,7 +175,9 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[str, Any] = {"form": form}
     if options.data:
         found[options.part] = measure_groups(scorer, part_groups(options.data, options.part, options.limit))
-        found["scenes"] = measure_groups(scorer, aside_groups(options.part)[: options.limit])
+        aside = aside_groups(options.part)
+        for source in ("scenes", "long"):
+            found[source] = measure_groups(scorer, [each for each in aside if each.source == source][: options.limit])
         found["memory"] = measure_groups(scorer, memory_groups(min(options.limit, 500)))
     if options.locomo:
         found["locomo"] = measure_locomo(scorer, read_queries(options.locomo, options.sample, options.highest))

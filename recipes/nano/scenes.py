@@ -75,7 +75,9 @@ class Scenes:
 
 
 def aside_groups(part: str, documents: int = 50) -> list[Group]:
-    """Every question on the conversations of `part` that only measure: all lines of its own, some of the others'."""
+    """Every question on the conversations of `part` that only measure: all lines of its own, and of the others' up to
+    `documents`. The source is `scenes`, or `long` for conversations that have so many lines of their own.
+    """
     found = [each for each in conversations_aside() if part_of(f"conversation {each.name}") == part]
     return [
         _aside(found, conversation, question, documents)
@@ -91,9 +93,11 @@ def _aside(found: list[Conversation], conversation: Conversation, question: Ques
     strangers = [line for other in found if other is not conversation for line in other.lines]
     positives = [turns[i] for i in question.gold]
     negatives = [turn for i, turn in enumerate(turns) if i not in question.gold]
-    for line in rng.sample(strangers, documents - len(turns)):
+    missing = max(0, documents - len(turns))
+    for line in rng.sample(strangers, missing):
         negatives.append(players.play(Line(line.who, line.text, rng.randint(0, 400))))
-    return group(Turn(players.fill(question.text)), [], positives, negatives, "scenes")
+    source = "scenes" if missing else "long"
+    return group(Turn(players.fill(question.text)), [], positives, negatives, source)
 
 
 def _bare(text: str) -> str:

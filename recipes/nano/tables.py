@@ -53,7 +53,8 @@ def others() -> Iterator[str]:
     found = read("test")
     names = {
         "test": "test part of the sources, dressed as memories",
-        "scenes": "test part of the written conversations, 50 documents a question",
+        "scenes": "test part of the short written conversations, 50 documents a question",
+        "long": "test part of the long ones, the 100 lines or more of the conversation",
         "memory": "made-up dialogues of fresh seeds, 16 documents a question",
     }
     rows = [[name, str(found[key]["queries"]), _interval(found[key]["map"])] for key, name in names.items()]
