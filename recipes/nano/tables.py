@@ -52,7 +52,7 @@ def others() -> Iterator[str]:
     """MAP on what was kept aside."""
     found = read("test")
     names = {
-        "test": "test part of the sources, dressed as memories",
+        "test": "test part of the sources, half of the rows dressed as memories",
         "scenes": "test part of the short written conversations, 50 documents a question",
         "long": "test part of the long ones, the 100 lines or more of the conversation",
         "memory": "made-up dialogues of fresh seeds, 16 documents a question",
