@@ -75,8 +75,9 @@ class Scenes:
 
 
 def aside_groups(part: str, documents: int = 50) -> list[Group]:
-    """Every question on the conversations of `part` that only measure: all lines of its own, and of the others' up to
-    `documents`. The source is `scenes`, or `long` for conversations that have so many lines of their own.
+    """Every question on the conversations of `part` that only measure: all lines of its own, some of the others'.
+
+    The others' fill up to `documents`; a group whose own lines are as many needs none, and its source is `long`.
     """
     found = [each for each in conversations_aside() if part_of(f"conversation {each.name}") == part]
     return [
