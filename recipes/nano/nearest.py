@@ -1,4 +1,4 @@
-"""Lines in the order of their nearness to a question, by meaning and by words: the nearest are the hard negatives."""
+"""How near lines are to a question, by meaning and by words: the nearest are the hard negatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from torch.nn import functional
 from transformers import BertModel
@@ -17,21 +16,21 @@ from model import load_tokenizer
 
 TOKENS = 128
 STOP_WORDS = [*ENGLISH_STOP_WORDS, "did", "does"]
+BLOCK = 256
 
 
-def nearest(base: Path, questions: Sequence[str], lines: Sequence[str]) -> Iterator[np.ndarray]:
-    """The numbers of all lines for each question, from the nearest to the farthest by the ranks of two measures.
+def nearness(base: Path, questions: Sequence[str], lines: Sequence[str]) -> Iterator[np.ndarray]:
+    """The nearness of all lines [lines] to each question.
 
-    They are cosines of mean embeddings of `base`, a sentence encoder, and of TF-IDF; ranks are fused as first stages of
-    retrieval do it (reciprocal rank fusion, k = 60; Cormack, Clarke and Buettcher 2009); ties get the last of their
-    ranks.
+    The sum of two cosines: of mean embeddings by `base`, a sentence encoder, and of TF-IDF (a convex combination of a
+    dense and a lexical score; Bruch, Gai and Ingber 2023).
     """
     words = TfidfVectorizer(stop_words=STOP_WORDS, sublinear_tf=True).fit(lines)
     line_words, line_meanings = words.transform(lines).T, embeddings(base, lines).T
-    for question_words, meaning in zip(words.transform(questions), embeddings(base, questions), strict=True):
-        cosines = (question_words @ line_words).toarray()[0], meaning @ line_meanings
-        fused = sum(1 / (60 + rankdata(-each, "max")) for each in cosines)
-        yield np.argsort(-fused, kind="stable")
+    question_words, question_meanings = words.transform(questions), embeddings(base, questions)
+    for start in range(0, len(questions), BLOCK):
+        some = slice(start, start + BLOCK)
+        yield from (question_words[some] @ line_words).toarray() + question_meanings[some] @ line_meanings
 
 
 @torch.inference_mode()

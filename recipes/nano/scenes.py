@@ -12,7 +12,7 @@ import numpy as np
 
 from conversations import Conversation, Line, Question, cast, conversations_aside
 from groups import Group, Turn, group
-from nearest import nearest
+from nearest import nearness
 from split import part_of
 
 _NAME = re.compile(r"\{[ab]\}")
@@ -43,16 +43,17 @@ class Scenes:
         questions = [(number, each) for number, talk in enumerate(found) for each in talk.questions]
         lines = [line for talk in found for line in talk.lines]
         owners = np.repeat(np.arange(len(found)), [len(talk.lines) for talk in found])
-        orders = nearest(base, [_bare(each.text) for _, each in questions], [_bare(line.text) for line in lines])
+        found_near = nearness(base, [_bare(each.text) for _, each in questions], [_bare(line.text) for line in lines])
         self.asked = []
-        for (number, question), order in zip(questions, orders, strict=True):
+        for (number, question), near in zip(questions, found_near, strict=True):
             gold = [found[number].lines[i] for i in question.gold]
-            own = [lines[i] for i in order[owners[order] == number] if lines[i] not in gold]
-            strangers = [lines[i] for i in order[owners[order] != number][:NEAR]]
-            self.asked.append(Asked(found[number], question, own, strangers))
+            own = _nearest(near, np.flatnonzero(owners == number), len(found[number].lines))
+            strangers = _nearest(near, np.flatnonzero(owners != number), NEAR)
+            others = [lines[i] for i in own if lines[i] not in gold]
+            self.asked.append(Asked(found[number], question, others, [lines[i] for i in strangers]))
 
     def draw(self, rng: random.Random) -> Group:
-        """A question drawn at random with the lines that answer it and others, half of its own among the nearest.
+        """A question drawn at random with the lines that answer it and others, most of its own among the nearest.
 
         One of the answers said by the other person is a negative where the question names one of them; so are lines of
         strangers, some of them said by the other person, as what strangers say may answer a question on this one.
@@ -67,11 +68,18 @@ class Scenes:
             side = players if rng.random() < 0.5 else players.swapped()
             negatives.append(side.play(Line(line.who, line.text, rng.randint(0, 400))))
         count = min(len(asked.own), max(2, DOCUMENTS - len(gold) - len(negatives)))
-        near = rng.sample(range(count), count // 2)
-        rest = rng.sample([i for i in range(len(asked.own)) if i not in near], count - count // 2)
+        near = rng.sample(range(min(len(asked.own), 2 * count)), count * 3 // 4)
+        rest = rng.sample([i for i in range(len(asked.own)) if i not in near], count - len(near))
         negatives += [players.play(asked.own[i]) for i in near + rest]
         positives = [players.play(line) for line in gold]
         return group(Turn(players.fill(asked.question.text)), [], positives, negatives, "scenes")
+
+
+def _nearest(near: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
+    """The `count` numbers in `among` for which `near` is highest, from the highest on."""
+    if len(among) > count:
+        among = among[np.argpartition(-near[among], count)[:count]]
+    return among[np.argsort(-near[among], kind="stable")]
 
 
 def aside_groups(part: str, documents: int = 50) -> list[Group]:
