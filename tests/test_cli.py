@@ -168,7 +168,12 @@ def test_rerank_may_find_nothing(shell: Shell, tmp_path: Path, int8_artifact: Pa
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("plain\n{not json}\n", ["plain", "{not json}"]), ('{"text": "a"}\n"b"\n', ["a", "b"]), ("", [])],
+    [
+        ("plain\n{not json}\n", ["plain", "{not json}"]),
+        ('{"text": "a"}\n"b"\n', ["a", "b"]),
+        ('\ufeff{"text": "a"}\n"b"\n', ["a", "b"]),
+        ("", []),
+    ],
 )
 def test_rerank_reads_standard_input(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, int8_artifact: Path, text: str, expected: list[str]
@@ -188,7 +193,9 @@ def test_rerank_reports_memories_that_were_cut(shell: Shell, tmp_path: Path, int
     assert err == "memrerank: cut to fit: memories 1\n"
 
 
-@pytest.mark.parametrize("line", ["{", "5", "null", "[]", '{"content": "text"}', '{"text": "a", "time": 5}', "text"])
+@pytest.mark.parametrize(
+    "line", ["{", "5", "null", "[]", "[" * 200_000, '{"content": "text"}', '{"text": "a", "time": 5}', "text"]
+)
 def test_rerank_names_the_line_that_is_no_memory(shell: Shell, tmp_path: Path, int8_artifact: Path, line: str) -> None:
     path = tmp_path / "memories.jsonl"
     path.write_text(f'"fine"\n\n{line}\n"fine"\n')
@@ -231,6 +238,22 @@ def test_rerank_as_a_process(memories: Path, int8_artifact: Path) -> None:
     done = run("memrerank.cli", "rerank", QUERY, "--memories", memories, "--artifact", int8_artifact, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(json.loads(line)["index"] for line in done.stdout.splitlines()) == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_command_fails_when_its_output_cannot_be_written(int8_artifact: Path) -> None:
+    """Also where Python would write it only when the process ends."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "memrerank.cli", "verify", str(int8_artifact)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("memrerank: [Errno 28]")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_rerank_prints_what_the_terminal_can_show(tmp_path: Path, int8_artifact: Path) -> None:

@@ -266,6 +266,7 @@ def test_an_artifact_for_cpus_is_not_run_on_cuda(machine: Machine) -> None:
     [
         ({"onnxruntime", "onnxruntime-gpu"}, "Both onnxruntime and onnxruntime-gpu.*Remove both"),
         (set(), "not installed.*memrerank\\[cpu\\].*memrerank\\[gpu\\]"),
+        ({"onnxruntime"}, "not installed.*memrerank\\[cpu\\].*memrerank\\[gpu\\]"),
     ],
 )
 def test_both_packages_or_neither_are_refused(

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas
 import pytest
 from scipy.special import expit
 from tokenizers import Tokenizer
 
-from memrerank import DeviceError, Hit, InputError, Memory, Reranker, ScoringError
+from memrerank import ArtifactError, DeviceError, Hit, InputError, Memory, Reranker, ScoringError
 from memrerank.manifest import compute_model_id, read_manifest, write_manifest
-from memrerank.reranker import sigmoid
+from memrerank.reranker import artifact_folder, sigmoid
 from reference import INSTRUCTION, PREFIX, SUFFIX
 
 QUERY = "When did she apply to adoption agencies?"
@@ -273,6 +274,27 @@ def test_context_time_and_instruction_change_the_scores(reranker: Reranker, opti
     assert (reranker.score(QUERY, DOCUMENTS, raw=True) == plain).all()
 
 
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        ("2023-08-25", "[2023-08-25] "),
+        ("2023-08-25 13:33:20", "[2023-08-25 13:33] "),
+        ("2023-08-25T11:33Z", "[2023-08-25 11:33] "),
+        ("2023-08-25 around noon", "[2023-08-25 around noon] "),
+        ("1702011212", "[1702011212] "),
+        ("1702011212345", "[1702011212345] "),
+        ("20230825", "[20230825] "),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_only_a_time_with_dashes_is_read_as_one(
+    reranker: Reranker, read_back: Callable[[Sequence[int]], str], time: str | None, shown: str
+) -> None:
+    ids = reranker.encode(QUERY, Memory("I applied!", time=time, speaker=""))
+    assert read_back(ids).endswith(f"<Document>: {shown}I applied!{SUFFIX}")
+
+
 # Threads, deadlines, processes
 
 
@@ -309,6 +331,11 @@ def test_a_deadline_that_has_passed_leaves_everything_unscored(reranker: Reranke
     ranking = reranker.rerank(QUERY, DOCUMENTS, deadline_ms=0)
     assert list(ranking) == []
     assert ranking.unscored == tuple(range(len(DOCUMENTS)))
+
+
+def test_nothing_is_computed_after_a_deadline(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reranker, "_scorer", None)
+    assert len(reranker.rerank(QUERY, DOCUMENTS, deadline_ms=0).unscored) == len(DOCUMENTS)
 
 
 def test_a_generous_deadline_changes_nothing(reranker: Reranker) -> None:
@@ -402,6 +429,19 @@ def test_documents_must_be_a_list_of_them(reranker: Reranker, documents: Any) ->
         reranker.rerank(QUERY, documents)
 
 
+def test_documents_may_come_from_a_generator_whose_own_error_is_not_hidden(reranker: Reranker) -> None:
+    assert len(reranker.rerank(QUERY, (text for text in DOCUMENTS))) == len(DOCUMENTS)
+    with pytest.raises(TypeError, match="concatenate"):
+        reranker.rerank(QUERY, (text + 1 for text in DOCUMENTS))  # type: ignore[operator]
+
+
+def test_context_and_options_may_come_from_numpy(reranker: Reranker) -> None:
+    found = reranker.rerank(QUERY, np.array(DOCUMENTS), context=np.array(["Ann: hello", "Bob: hi"]), top_k=np.int64(2))
+    assert [hit.index for hit in found] == [
+        hit.index for hit in reranker.rerank(QUERY, DOCUMENTS, context=["Ann: hello", "Bob: hi"], top_k=2)
+    ]
+
+
 @pytest.mark.parametrize("query", [None, 5, b"bytes", ["a"], Memory("a")])
 def test_the_query_must_be_text(reranker: Reranker, query: Any) -> None:
     with pytest.raises(InputError, match=f"query is of type {type(query).__name__}"):
@@ -413,6 +453,8 @@ def test_the_query_must_be_text(reranker: Reranker, query: Any) -> None:
     [
         ({"context": "Ann: hello"}, "context is a single str"),
         ({"context": 5}, "context is of type int"),
+        ({"context": ""}, "context is a single str"),
+        ({"time": pandas.NaT}, "time of the query is NaT"),
         ({"context": ["Ann: hello", None]}, "context turn 1 is of type NoneType"),
         ({"time": 1_700_000_000}, "time of the query is of type int"),
         ({"instruction": 5}, "instruction is of type int"),
@@ -438,6 +480,17 @@ def test_an_option_that_makes_no_sense_is_refused(reranker: Reranker, option: di
 def test_a_device_that_cannot_run_the_artifact_is_refused(int8_artifact: Path, device: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message):
         Reranker.load(int8_artifact, device=device)
+
+
+@pytest.mark.parametrize("path", [5, b"bytes", None])
+def test_a_path_that_is_none_is_refused(path: Any) -> None:
+    with pytest.raises(InputError, match=f"artifact is of type {type(path).__name__}"):
+        artifact_folder(path)
+
+
+def test_a_path_that_no_system_takes_is_an_artifact_error() -> None:
+    with pytest.raises(ArtifactError, match=r"cannot be read.*too long"):
+        Reranker.load("a" * 5000)
 
 
 @pytest.mark.parametrize("threads", [0, -1, "2"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memrerank import InputError, MemrerankError
+from memrerank.command import run_command
 
 CALLS = 100
 """Calls of a round to a point, at most."""
@@ -24,14 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     options.command = shlex.join(["memrerank-bench", *given])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is measured is kept then, too
-    try:
-        return int(options.run(options))
-    except (MemrerankError, OSError) as error:
-        return _fail(str(error))
-    except ImportError as error:
-        return _fail(f"{error.name} is not installed; pip install 'memrerank[bench]' brings what measuring needs.")
-    except KeyboardInterrupt:
-        return _fail("interrupted before anything was measured.")
+    nothing = "interrupted before anything was measured."
+    return run_command("memrerank-bench", lambda: options.run(options), interrupted=nothing, extra="bench")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_quality(commands.add_parser("quality", help="how well an artifact ranks labelled data"))
     _add_latency(commands.add_parser("latency", help="how fast an artifact is on this machine, and where time goes"))
-    _add_compare(commands.add_parser("compare", help="latency of two artifacts that take turns, and quality on data"))
+    _add_compare(commands.add_parser("compare", help="latency of two artifacts that take turns"))
     return parser
 
 
@@ -77,7 +72,7 @@ def _add_quality(parser: argparse.ArgumentParser) -> None:
     _add_outputs(parser)
 
 
-def _quality(options: argparse.Namespace) -> int:
+def _quality(options: argparse.Namespace) -> None:
     from memrerank_bench.described import describe_artifact
     from memrerank_bench.output import check_writable
     from memrerank_bench.quality import measure_quality
@@ -97,7 +92,9 @@ def _quality(options: argparse.Namespace) -> int:
         described["against"] = describe_artifact(options.against)
     artifacts = [name for name in (options.artifact, options.against) if name]
     measured = measure_quality(artifacts, data, options.cutoffs, device=options.device, threads=options.threads)
-    return _finish(options, {**_provenance(options, "quality"), **described, **measured}, quality_report)
+    result = {**_provenance(options, "quality"), **described, **measured}
+    _keep(options, result)
+    _show(options, result, quality_report)
 
 
 def _add_latency(parser: argparse.ArgumentParser) -> None:
@@ -142,17 +139,17 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
     add("--limit", _positive, 30.0, "leave out calls that would take longer (default: 30)", "S")
 
 
-def _latency(options: argparse.Namespace) -> int:
-    return _measure_latency(options, [options.artifact], "latency")
+def _latency(options: argparse.Namespace) -> None:
+    _measure_latency(options, [options.artifact], "latency")
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace) -> None:
     if Path(options.artifact).resolve() == Path(options.other).resolve():
         raise InputError(f"{options.artifact} and {options.other} are the same artifact; give two.")
-    return _measure_latency(options, [options.artifact, options.other], "compare")
+    _measure_latency(options, [options.artifact, options.other], "compare")
 
 
-def _measure_latency(options: argparse.Namespace, artifacts: Sequence[str], kind: str) -> int:
+def _measure_latency(options: argparse.Namespace, artifacts: Sequence[str], kind: str) -> None:
     from memrerank.files import write_text
     from memrerank.threads import available_cpus
     from memrerank_bench.grid import Grid
@@ -168,21 +165,25 @@ def _measure_latency(options: argparse.Namespace, artifacts: Sequence[str], kind
     result = {**_provenance(options, kind), **measure_latency(artifacts, grid, effort, options.device)}
     if len(artifacts) > 1:
         result["ratios"] = ratios(result)
+    _keep(options, result)
     if options.report:
         write_text(options.report, latency_html(result))
-    return _finish(options, result, latency_report)
+    _show(options, result, latency_report)
 
 
-def _finish(options: argparse.Namespace, result: dict[str, Any], report: Callable[[dict[str, Any]], str]) -> int:
-    """Write and print a result; the exit code is 1 where it is partial."""
+def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write a result to --output before anything else is done with it."""
     from memrerank_bench.output import write_json
 
     if options.output:
         write_json(options.output, result)
+
+
+def _show(options: argparse.Namespace, result: dict[str, Any], report: Callable[[dict[str, Any]], str]) -> None:
+    """Print a result; one that is partial ends as an error."""
     print(json.dumps(result) if options.json else report(result))
     if result["partial"]:
-        return _fail(f"stopped early ({result['partial']}); what was measured is kept and marked partial.")
-    return 0
+        raise MemrerankError(f"stopped early ({result['partial']}); what was measured is kept and marked partial.")
 
 
 def _provenance(options: argparse.Namespace, kind: str) -> dict[str, Any]:
@@ -236,11 +237,6 @@ def _number(text: str, expected: str, accepts: Callable[[float], bool]) -> float
     if not accepts(value):
         raise argparse.ArgumentTypeError(f"{text!r} was given, and {expected} was expected")
     return value
-
-
-def _fail(reason: str) -> int:
-    print(f"memrerank-bench: {' '.join(reason.split())}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

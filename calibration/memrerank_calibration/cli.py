@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memrerank import InputError, MemrerankError
+from memrerank import InputError
+from memrerank.command import run_command
 from memrerank.reranker import artifact_folder
 
 if TYPE_CHECKING:
@@ -21,15 +22,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (MemrerankError, OSError) as error:
-        return _fail(str(error))
-    except ImportError as error:
-        return _fail(f"{error.name} is not installed; pip install 'memrerank[calibration]' brings what it needs.")
-    except KeyboardInterrupt:
-        return _fail("interrupted; the artifact is as it was.")
-    return 0
+    unchanged = "interrupted; the artifact is as it was."
+    return run_command("memrerank-calibrate", lambda: _run(options), interrupted=unchanged, extra="calibration")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,11 +81,6 @@ def run_calibration(
 
         write_report(calibrated, report)
     return calibrated
-
-
-def _fail(reason: str) -> int:
-    print(f"memrerank-calibrate: {reason}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memrerank import MemrerankError
+from memrerank.command import run_command
 from memrerank_export.config import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -27,17 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as an exception does: nothing is left behind
-    try:
-        _run(options)
-    except (MemrerankError, OSError) as error:
-        return _fail(str(error))
-    except ImportError as error:
-        return _fail(f"{error.name} is not installed; pip install 'memrerank[export]' brings what exporting needs.")
-    except KeyboardInterrupt:
-        return _fail(
-            f"interrupted; run the same command again, which goes on from {options.output} if that is written."
-        )
-    return 0
+    again = f"interrupted; run the same command again, which goes on from {options.output} if that is written."
+    return run_command("memrerank-export", lambda: _run(options), interrupted=again, extra="export")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,11 +171,6 @@ class ProgressBars:
         """End the present bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _fail(reason: str) -> int:
-    print(f"memrerank-export: {reason}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

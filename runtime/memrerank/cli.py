@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 from memrerank.artifact import open_artifact
 from memrerank.calibration import Calibration
-from memrerank.errors import InputError, MemrerankError
+from memrerank.command import run_command
+from memrerank.errors import InputError
 from memrerank.manifest import Manifest, read_manifest
 from memrerank.memory import Document, as_memory
 from memrerank.ranking import Hit, Ranking
@@ -29,13 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"memrerank: {message}\n"
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters that memories have
-    try:
-        options.run(options)
-    except (MemrerankError, OSError) as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted.")
-    return 0
+    return run_command("memrerank", lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,10 +131,11 @@ def _read_memories(name: str) -> list[Document]:
 
 def _read_text(source: TextIO | Path) -> str:
     try:
-        return source.read_text(encoding="utf-8-sig") if isinstance(source, Path) else source.read()
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source.read()
     except UnicodeDecodeError as error:
         name = source if isinstance(source, Path) else "Standard input"
         raise InputError(f"{name} is not UTF-8 text ({error}).") from error
+    return text.removeprefix("\ufeff")
 
 
 def _json_lines(name: str, text: str) -> Iterator[Document]:
@@ -147,7 +143,7 @@ def _json_lines(name: str, text: str) -> Iterator[Document]:
         if line.strip():
             try:
                 yield as_memory(json.loads(line), "the memory")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"Line {number} of {name} is not a memory: {error}") from error
 
 
@@ -205,11 +201,6 @@ def _describe(calibration: Calibration | None) -> str:
         f"{calibration.method}, from {data['pairs']:,} pairs of {data['file']}, "
         f"{calibration.base_rate:.1%} of them relevant{measured}"
     )
-
-
-def _fail(reason: str) -> int:
-    print(f"memrerank: {reason}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def require_one_onnxruntime() -> None:
             "(pip uninstall onnxruntime onnxruntime-gpu), then install one of them: "
             'pip install "memrerank[cpu]" or pip install "memrerank[gpu]".'
         )
-    if not installed and find_spec("onnxruntime") is None:
+    found = find_spec("onnxruntime")
+    if found is None or found.origin is None:  # a folder that an uninstallation left behind has no origin
         raise InstallationError(
             "ONNX Runtime is not installed. Install memrerank with exactly one of its two builds: "
             'pip install "memrerank[cpu]" (onnxruntime) or pip install "memrerank[gpu]" (onnxruntime-gpu).'

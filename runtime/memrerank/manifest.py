@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{folder} has no {MANIFEST}; give the folder that memrerank-export wrote.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); export the artifact again.") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:
@@ -109,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = _parse(content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is not a valid manifest ({error!r}); export the artifact again.") from error
     if compute_model_id(manifest.files, manifest.template) != manifest.model_id:
         raise ArtifactError(

@@ -17,8 +17,8 @@ Time = str | date | datetime
 class Memory:
     """A remembered text.
 
-    `time` is a datetime, a date, or a string; ISO 8601 strings are shown in the artifact's own format and other
-    strings as they are. `metadata` is carried along and never shown to the model.
+    `time` is a datetime, a date, or a string; ISO 8601 strings such as 2023-08-25T13:33 are shown in the artifact's
+    own format and other strings as they are. `metadata` is carried along and never shown to the model.
     """
 
     text: str
@@ -48,6 +48,8 @@ def as_memory(document: object, what: str) -> Memory:
         if not isinstance(value, _KINDS[name]):
             expected = "an ISO 8601 text or a datetime" if name == "time" else "a text"
             raise InputError(f"The {name} of {what} is of type {type(value).__name__}; {expected} was expected.")
+        if value != value:  # NaT, which pandas puts where a time is missing, is a datetime
+            raise InputError(f"The {name} of {what} is {value}; None stands for one that is not known.")
     return Memory(parts["text"], parts["time"], parts["speaker"])
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,8 +64,11 @@ class Reranker:
         scores a known pair and compares its logit. Raises ArtifactError or DeviceError when anything is not right.
         """
         path = artifact_folder("default" if artifact is None else artifact)
-        manifest = open_artifact(path, verify=verify)
-        reranker = cls.assemble(path, manifest, choose_device(device, manifest.device), threads)
+        try:
+            manifest = open_artifact(path, verify=verify)
+            reranker = cls.assemble(path, manifest, choose_device(device, manifest.device), threads)
+        except OSError as error:
+            raise ArtifactError(f"The artifact in {path} cannot be read: {error}.") from error
         if probe:
             reranker._check_probe(manifest.probe)
         return reranker
@@ -78,12 +81,12 @@ class Reranker:
 
         `weights_in_file` leaves float weights in their file: slow, but of any size.
         """
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
+        if threads is not None and (not isinstance(threads, Integral) or threads < 1):
             raise InputError(f"threads is {threads!r}; a positive whole number was expected.")
         tokenizer = load_plain_tokenizer(path / TOKENIZER, manifest.template.special_ids)
         encoder = PromptEncoder(manifest.template, tokenizer, manifest.limits.max_tokens)
         scorer = open_scorer(manifest, path / GRAPH, device, weights_in_file=weights_in_file)
-        return cls(path, manifest, device, threads or available_cpus(), encoder, scorer)
+        return cls(path, manifest, device, int(threads or available_cpus()), encoder, scorer)
 
     def rerank(
         self,
@@ -182,19 +185,26 @@ class Reranker:
             if not isinstance(value, str):
                 raise InputError(f"The {name} is of type {type(value).__name__}; a text was expected.")
         question = as_memory(Memory(query, time), "the query")
-        turns = [as_memory(turn, f"context turn {i}") for i, turn in enumerate(_as_list(context or (), "context"))]
+        turns = [
+            as_memory(turn, f"context turn {i}")
+            for i, turn in enumerate(_as_list(() if context is None else context, "context"))
+        ]
         memories = [as_memory(document, f"document {i}") for i, document in enumerate(documents)]
         return self._encoder.encode(question, memories, turns, instruction)
 
     def _logits(self, encoded: EncodedPrompt, end: float | None) -> dict[int, float]:
         """The logit of each document by its position; without those not begun before `end` on the monotonic clock."""
         self._check_process()
-        if not encoded.documents:
+
+        def over() -> bool:
+            return end is not None and clock.monotonic() >= end
+
+        if not encoded.documents or over():
             return {}
         prefix = self._scorer.prefix(encoded.head, encoded.query)
 
         def run(batch: list[int]) -> dict[int, float]:
-            if end is not None and clock.monotonic() >= end:
+            if over():
                 return {}
             found = prefix.logits([encoded.documents[i].ids for i in batch])
             return dict(zip(batch, found.tolist(), strict=True))
@@ -274,6 +284,8 @@ class Reranker:
 
 def artifact_folder(artifact: str | os.PathLike[str]) -> Path:
     """The folder that a caller names; "default" stands for the embedded model."""
+    if not isinstance(artifact, (str, os.PathLike)):
+        raise InputError(f"artifact is of type {type(artifact).__name__}; the path of a folder was expected.")
     return Path(str(files("memrerank").joinpath("default"))) if artifact == "default" else Path(artifact)
 
 
@@ -283,7 +295,7 @@ def sigmoid(logits: npt.ArrayLike) -> Float:
 
 
 def _check_options(top_k: int | None, deadline_ms: float | None) -> None:
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 0):
+    if top_k is not None and (not isinstance(top_k, Integral) or top_k < 0):
         raise InputError(f"top_k is {top_k!r}; a whole number of hits was expected.")
     if deadline_ms is not None and (not isinstance(deadline_ms, Real) or deadline_ms != deadline_ms):
         raise InputError(f"deadline_ms is {deadline_ms!r}; a number of milliseconds was expected.")
@@ -302,6 +314,7 @@ def _as_list(values: Iterable[DocumentT], name: str) -> list[DocumentT]:
     if isinstance(values, (str, bytes, Mapping, Memory)):
         raise InputError(f"{name} is a single {type(values).__name__}; a list of them was expected.")
     try:
-        return list(values)
+        one_by_one = iter(values)
     except TypeError as error:
         raise InputError(f"{name} is of type {type(values).__name__}; a list of documents was expected.") from error
+    return list(one_by_one)

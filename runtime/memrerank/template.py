@@ -16,6 +16,9 @@ from memrerank.memory import Memory, Time
 
 Segment = int | str
 
+ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d.*)?")
+"""What is read as a time; `fromisoformat` would also read 1702011212, seconds since 1970, as a day in 1702."""
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -66,9 +69,9 @@ def render_instruction(instruction: str, rendering: Rendering) -> str:
 
 
 def render_memory(memory: Memory, rendering: Rendering) -> str:
-    """A memory's time and speaker, where known, at the head of its text."""
-    time = "" if memory.time is None else fill(rendering.time, time=render_time(memory.time, rendering))
-    speaker = "" if memory.speaker is None else fill(rendering.speaker, speaker=memory.speaker)
+    """A memory's time and speaker, where known and not empty, at the head of its text."""
+    time = fill(rendering.time, time=render_time(memory.time, rendering)) if memory.time else ""
+    speaker = fill(rendering.speaker, speaker=memory.speaker) if memory.speaker else ""
     return time + speaker + memory.text
 
 
@@ -79,8 +82,10 @@ def render_query(query: Memory, context: Sequence[Memory], rendering: Rendering)
 
 
 def render_time(time: Time, rendering: Rendering) -> str:
-    """A date, a datetime or an ISO 8601 text in the template's format; any other text as it is."""
+    """A date, a datetime or an ISO 8601 text with dashes in the template's format; any other text as it is."""
     if isinstance(time, str):
+        if not ISO_8601.fullmatch(time):
+            return time
         try:
             time = date.fromisoformat(time) if len(time) == len("2023-05-08") else datetime.fromisoformat(time)
         except ValueError:
