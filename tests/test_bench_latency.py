@@ -186,6 +186,19 @@ def test_a_call_that_would_take_too_long_is_left_out(int8_artifact: Path) -> Non
     assert "--limit" in figures["left_out"][0]["reason"]
 
 
+def test_where_nothing_can_be_measured_the_result_says_so(
+    int8_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    too_long = ["--documents", "1", "--document-tokens", "50000", "--query-tokens", "4", "--context-tokens", "0"]
+    written = ["--output", str(tmp_path / "l.json"), "--report", str(tmp_path / "l.html")]
+    assert main(["latency", str(int8_artifact), *too_long, *QUICK, *written]) == 0
+    (found,) = json.loads((tmp_path / "l.json").read_text())["artifacts"].values()
+    assert found["points"] == []
+    for shown in (capsys.readouterr().out, (tmp_path / "l.html").read_text()):
+        assert "No call was measured." in shown
+        assert found["left_out"][0]["reason"] in shown
+
+
 def test_an_encoder_is_measured(tmp_path: Path) -> None:
     from memrerank_export.cli import main as export
 

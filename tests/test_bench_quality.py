@@ -100,7 +100,12 @@ def test_pairs_with_the_same_question_are_its_candidates(tmp_path: Path) -> None
         ("locomo/memories_c.jsonl", '{"id": "D9:9"}', 4),
         ("locomo/memories_c.jsonl", '["no object"]', 4),
         ("beir/corpus.jsonl", '{"_id": "d", "text": 5}', 4),
+        ("locomo/queries.jsonl", '{"qid": "x", "conv": "c", "cat": 1, "query": "", "gold": "D1:1", "cands": []}', 4),
+        ("locomo/queries.jsonl", '{"qid": "x", "conv": "c", "cat": 1, "cands": [["D1:1"], ["D1:1"]]}', 4),
         ("beir/queries.jsonl", '{"text": "no id"}', 3),
+        ("beir/queries.jsonl", '{"_id": "3", "text": "hm", "context": "Mel: hi"}', 3),
+        ("beir/queries.jsonl", '{"_id": "3", "text": "hm", "category": 4}', 3),
+        ("beir/queries.jsonl", "[" * 200_000, 3),
         ("beir/qrels/test.tsv", "1 a 1", 5),
         ("beir/qrels/test.tsv", "1\ta\tx", 5),
     ],
@@ -110,6 +115,19 @@ def test_a_broken_line_is_named(name: str, line: str, number: int, locomo: Path,
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(InputError, match=rf"Line {number} of .*{path.name}"):
         read_questions(locomo if name.startswith("locomo") else beir)
+
+
+@pytest.mark.parametrize("name", ["locomo", "beir"])
+def test_an_id_of_two_questions_is_refused(name: str, locomo: Path, beir: Path) -> None:
+    path = locomo.parent / name / "queries.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match=r"more than one question with the id '(q0|1)'"):
+        read_questions(path.parent)
+
+
+def test_questions_without_candidates_agree() -> None:
+    found = metrics.agreement([np.array([]), np.array([1.0, 2.0])], [np.array([]), np.array([2.0, 1.0])])
+    assert found["other_first"] == 0.5
 
 
 def test_a_run_of_unknown_documents_is_refused(beir: Path, tmp_path: Path) -> None:

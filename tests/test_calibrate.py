@@ -156,6 +156,7 @@ GOOD = {"query": "q", "document": "d", "label": 1}
         ([GOOD, {**GOOD, "label": float("nan")}], "Line 2 .*label nan is outside"),
         ([{**GOOD, "label": "1"}], "Line 1 .*'1', not a number"),
         ([{**GOOD, "weight": -1}], "Line 1 .*weight -1"),
+        ([{**GOOD, "weight": 10**400}], "Line 1 .*too large"),
         ([GOOD, {**GOOD, "document": "e"}], "All 2 pairs have the label 1"),
         ([GOOD, {**GOOD, "document": "e"}, {**GOOD, "label": 0}], "Lines 1 and 3 .*same pair with the labels 1 and 0"),
         ([{**GOOD, "weight": 0}], "All pairs have the weight 0"),
@@ -163,7 +164,7 @@ GOOD = {"query": "q", "document": "d", "label": 1}
         ([["q", "d", 1]], "Line 1 "),
         ([], "holds no pairs"),
     ],
-    ids=["label", "nan", "text", "weight", "one label", "contrary", "no weight", "schema", "a list", "empty"],
+    ids=["label", "nan", "text", "weight", "huge", "one label", "contrary", "no weight", "schema", "a list", "empty"],
 )
 def test_bad_pairs_leave_the_artifact_as_it_was(
     shell: Shell, artifact: Path, tmp_path: Path, rows: list[Any], reason: str
@@ -175,6 +176,11 @@ def test_bad_pairs_leave_the_artifact_as_it_was(
     assert re.search(reason, err)
     assert len(err.splitlines()) == 1
     assert (artifact / "manifest.json").read_bytes() == before
+
+
+def test_pairs_may_begin_with_a_byte_order_mark(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "marked.jsonl").write_text(pairs.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_pairs(tmp_path / "marked.jsonl") == read_pairs(pairs)
 
 
 def test_an_artifact_that_was_changed_is_not_calibrated(shell: Shell, artifact: Path, pairs: Path) -> None:
@@ -206,6 +212,8 @@ def test_an_output_in_use_is_refused_before_the_work(shell: Shell, calibrated: P
     assert (code, "not an empty folder" in err) == (1, True)
     code, _, err = shell(calibrate_cli.main, calibrated, pairs, "--report", calibrated / "missing" / "report.html")
     assert (code, "report.html cannot be written" in err) == (1, True)
+    code, _, err = shell(calibrate_cli.main, calibrated, pairs, "--output", pairs / "copy" / "of it")
+    assert (code, f"{pairs} is not a folder" in err) == (1, True)
 
 
 def test_bad_usage_and_help(capsys: pytest.CaptureFixture[str]) -> None:

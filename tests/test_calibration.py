@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.isotonic import IsotonicRegression
@@ -113,6 +114,11 @@ def test_intervals_are_wider_where_pairs_come_in_queries_that_are_alike() -> Non
     assert widths[0] > 1.5 * widths[1]
 
 
+def test_the_interval_of_one_query_comes_from_its_pairs() -> None:
+    curve = fit_curve(drawn(400, queries=1))[1]
+    assert np.subtract(curve.high, curve.low).mean() > 0.05
+
+
 def test_soft_labels_and_weights_count_as_so_many_pairs() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=60)
@@ -139,6 +145,23 @@ def test_the_logistic_curve_is_that_of_scikit_learn() -> None:
     slope, intercept = _sigmoid_calibration(sample.logits, sample.labels)
     expected = expit(-(slope * sample.logits + intercept))
     np.testing.assert_allclose(fit_logistic(sample)(sample.logits), expected, atol=1e-3)
+
+
+def test_the_logistic_curve_is_the_most_likely_where_labels_are_rare() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-6, 1.5, 20_000)
+    sample = make_sample(logits, rng.random(20_000) < 0.3 * expit(1.7 * logits - 4 + 6))
+    assert 5 < sample.positives < 100
+    found = fit_logistic(sample)
+    targets = np.where(sample.labels, 1 - 1 / (sample.positives + 2), 1 / (sample.negatives + 2))
+
+    def loss(line: Array) -> float:
+        return -float(
+            targets @ log_expit(line[0] * logits + line[1]) + (1 - targets) @ log_expit(-line[0] * logits - line[1])
+        )
+
+    best = minimize(loss, [1.0, -3.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000}).x
+    assert (found.slope, found.intercept) == pytest.approx(best, abs=1e-3)
 
 
 def test_separable_labels_give_no_certainty() -> None:
@@ -182,6 +205,12 @@ def test_the_figures_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(
         reliability(probabilities, sample, 10)[:, :2], np.stack([mean, share_true], 1), atol=1e-9
     )
+
+
+def test_probabilities_that_are_nearly_one_are_measured() -> None:
+    logits = np.concatenate([np.linspace(-5, 5, 160), [36.0, 36.5, 37.2]])
+    sample = make_sample(logits, logits > 0)
+    assert np.isfinite(list(measure(expit(logits), sample).values())).all()
 
 
 def test_the_calibration_error_is_the_distance_from_the_truth() -> None:
@@ -273,6 +302,15 @@ def test_pairs_of_one_query_that_are_alike_count_once() -> None:
     together = share(part, np.ones(2400), np.repeat(np.arange(400), 6))
     apart = share(part[::6], np.ones(400), np.arange(400))
     assert (together.low, together.high) == pytest.approx((apart.low, apart.high), abs=0.001)
+
+
+def test_the_limits_of_few_queries_hold_nearly_as_often_as_they_say() -> None:
+    """Five queries of ten pairs that are alike: without regard to how few they are, 9% of the limits are too high."""
+    rng = np.random.default_rng(0)
+    queries = np.repeat(np.arange(5), 10)
+    shares = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, (1000, 5))  # mean .8, correlation within a query .3
+    lows = [share((rng.random(50) < np.repeat(each, 10)).astype(float), np.ones(50), queries).low for each in shares]
+    assert np.mean(np.array(lows) > 0.8) < 0.07
 
 
 def test_a_share_without_exceptions_is_not_certain() -> None:

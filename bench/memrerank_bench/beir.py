@@ -11,7 +11,7 @@ from typing import Any
 
 from memrerank import InputError, Memory
 from memrerank.memory import as_memory
-from memrerank_bench.lines import parse_lines, parse_rows, text_of
+from memrerank_bench.lines import parse_lines, parse_rows, text_of, texts_of
 from memrerank_bench.questions import Question, Questions
 
 LARGEST = 1000
@@ -33,7 +33,7 @@ def read_beir(folder: Path, split: str | None, run: Path | None) -> Questions:
         )
     questions = [
         _question(row, corpus, grades, scores)
-        for row in parse_rows(folder / "queries.jsonl", lambda row: {**row, "_id": text_of(row, "_id")}, "query")
+        for row in parse_rows(folder / "queries.jsonl", _query, "query")
         if row["_id"] in grades and (scores is None or row["_id"] in scores)
     ]
     return Questions("beir", tuple(questions), left_out=len(grades) - len(questions))
@@ -46,14 +46,25 @@ def _question(row: Mapping[str, Any], corpus: Mapping[str, Memory], grades: Grad
         raise InputError(f"The run's document {unknown[0]!r} of query {name!r} is not in corpus.jsonl.")
     return Question(
         id=name,
-        query=text_of(row, "text"),
+        query=row["text"],
         candidates=corpus if found is None else {document: corpus[document] for document in found},
         relevance=grades[name],
         first_stage={} if found is None else {"run": list(found.values())},
-        category=row.get("category"),
-        context=tuple(row.get("context") or ()),
-        time=row.get("time"),
+        category=row["category"],
+        context=tuple(row["context"]),
+        time=row["time"],
     )
+
+
+def _query(row: Mapping[str, Any]) -> dict[str, Any]:
+    asked = as_memory(Memory(text_of(row, "text"), row.get("time")), "the query")
+    return {
+        "_id": text_of(row, "_id"),
+        "text": asked.text,
+        "time": asked.time,
+        "context": texts_of(row, "context"),
+        "category": None if row.get("category") is None else text_of(row, "category"),
+    }
 
 
 def _document(row: Mapping[str, Any]) -> tuple[str, Memory]:

@@ -40,6 +40,6 @@ def _ranges(found: Result) -> Iterator[tuple[str, Result, Result]]:
         for point in found["points"]:
             groups.setdefault(tuple(point[other] for other in AXES if other != axis), []).append(point)
         ends = [(min(g, key=lambda p: p[axis]), max(g, key=lambda p: p[axis])) for g in groups.values()]
-        least, most = max(ends, key=lambda pair: pair[1][axis] - pair[0][axis])
-        if least[axis] < most[axis]:
-            yield axis, least, most
+        wider = [(least, most) for least, most in ends if least[axis] < most[axis]]
+        if wider:
+            yield axis, *max(wider, key=lambda pair: pair[1][axis] - pair[0][axis])

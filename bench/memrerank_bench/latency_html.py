@@ -71,6 +71,8 @@ def _body(result: Result) -> Iterator[str]:
 def _artifact(name: str, found: Result) -> Iterator[str]:
     yield f"<h2>{escape(name)}</h2><p><strong>{escape(headline(found))}</strong></p><p>{escape(facts(found))}</p>"
     yield from (f"<p>{escape(note)}</p>" for note in notes(found))
+    if not found["points"]:
+        return
     yield "<h3>Latency</h3>"
     plots = [documents_plot(found), lengths_plot(found), *([] if (other := others_plot(found)) is None else [other])]
     yield _images(plots)

@@ -21,8 +21,9 @@ def latency_report(result: Result) -> str:
     """All of a result, for people."""
     parts = [f"PARTIAL: {result['partial']}"] if result["partial"] else []
     for name, found in result["artifacts"].items():
-        parts += [f"{name}: {facts(found)}", headline(found), points_table(found)]
-        parts += [growth_table(found), cold_start_table(found), breakdown_table(found)]
+        parts += [f"{name}: {facts(found)}", headline(found)]
+        if found["points"]:
+            parts += [points_table(found), growth_table(found), cold_start_table(found), breakdown_table(found)]
         parts += notes(found)
     if "ratios" in result:
         parts.append(ratios_table(result))
@@ -41,10 +42,10 @@ def facts(found: Result) -> str:
 
 def headline(found: Result) -> str:
     """What decides: a call in the middle of the grid, and the start."""
-    breakdown, cold = found["breakdown"], found["cold_start"]
-    point = next(
-        (p for p in found["points"] if breakdown and breakdown["point"].items() <= p.items()), found["points"][-1]
-    )
+    points, breakdown, cold = found["points"], found["breakdown"], found["cold_start"]
+    if not points:
+        return "No call was measured."
+    point = next((p for p in points if breakdown and breakdown["point"].items() <= p.items()), points[-1])
     call = (
         f"A call with {documents_in_words(point)} takes {milliseconds(point['p50'])} ms (median) on {point['threads']} "
         f"thread{'s' if point['threads'] > 1 else ''}: {point['documents_per_second']:,.0f} documents a second."

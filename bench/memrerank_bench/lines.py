@@ -22,7 +22,15 @@ def parse_lines(path: Path, parse: Callable[[str], T], kind: str) -> Iterator[T]
         if line.strip():
             try:
                 yield parse(line)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                IndexError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 reason = f"it has no {error}" if isinstance(error, KeyError) else error
                 raise InputError(f"Line {number} of {path} is not a {kind}: {reason}") from error
 
@@ -44,3 +52,11 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     if not isinstance(row[key], str):
         raise TypeError(f"its {key!r} is of type {type(row[key]).__name__}, and a text was expected")
     return str(row[key])
+
+
+def texts_of(row: Mapping[str, Any], key: str) -> list[str]:
+    """A list of texts, empty where the row has none."""
+    found = row.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError(f"its {key!r} is {found!r}, and a list of texts was expected")
+    return found

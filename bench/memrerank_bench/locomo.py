@@ -8,7 +8,7 @@ from typing import Any
 
 from memrerank import Memory
 from memrerank.memory import as_memory
-from memrerank_bench.lines import parse_rows, text_of
+from memrerank_bench.lines import parse_rows, text_of, texts_of
 from memrerank_bench.questions import Question, Questions
 
 CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
@@ -36,13 +36,15 @@ def _question(row: Mapping[str, Any], memories: Mapping[str, Memories]) -> Quest
     conversation, ids = memories[row["conv"]], [candidate[0] for candidate in row["cands"]]
     if unknown := [name for name in ids if name not in conversation]:
         raise ValueError(f"its candidate {unknown[0]!r} is not in memories_{row['conv']}.jsonl")
+    if len(set(ids)) < len(ids):
+        raise ValueError("it names a candidate twice")
     if row["cat"] not in CATEGORIES:
         raise ValueError(f"its category is {row['cat']!r}, and one of 1 to 5 was expected")
     return Question(
         id=text_of(row, "qid"),
         query=text_of(row, "query"),
         candidates={name: conversation[name] for name in ids},
-        relevance=dict.fromkeys(row["gold"], 1),
+        relevance=dict.fromkeys(texts_of(row, "gold"), 1),
         first_stage={"rrf": [-float(rank) for rank in range(len(ids))], "bm25": [float(c[3]) for c in row["cands"]]},
         category=CATEGORIES[row["cat"]],
     )

@@ -103,4 +103,4 @@ def _agreement(scores: Float, others: Float) -> tuple[float, float, float]:
     one, other = (np.sign(values[:, None] - values)[np.triu_indices(len(values), 1)] for values in (scores, others))
     flips = float((one * other < 0).mean()) if len(one) else 0.0
     tau = float(stats.kendalltau(scores, others).statistic) if len(one) else float("nan")
-    return tau, flips, float(scores.argmax() != others.argmax())
+    return tau, flips, float(len(scores) > 0 and scores.argmax() != others.argmax())

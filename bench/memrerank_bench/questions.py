@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ def read_questions(
     `categories` keeps questions of these, `sample` so many that are drawn at random, always the same ones.
     """
     found = _read(path, split, run, categories)
+    if twice := [name for name, times in Counter(question.id for question in found.questions).items() if times > 1]:
+        raise InputError(f"{path} has more than one question with the id {twice[0]!r}; an id for each was expected.")
     if categories is not None:
         found = replace(found, questions=tuple(q for q in found.questions if q.category in categories))
     if not found.questions:

@@ -94,6 +94,10 @@ def _require_writable(artifact: Path, output: Path | None) -> None:
             raise InputError(f"{artifact} cannot be written to; give --output DIR to calibrate a copy of it.")
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder; give another --output.")
+    else:
+        there = next(parent for parent in output.absolute().parents if parent.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"{output} cannot be made, as {there} is not a folder that can be written to.")
 
 
 def _store(manifest: Manifest, artifact: Path, output: Path | None) -> Path:

@@ -35,7 +35,7 @@ def fit_logistic(sample: Sample) -> Logistic:
     logits = np.tile(sample.logits, 2)[:, None]
     classes = np.repeat([1, 0], len(targets))
     weights = np.concatenate([sample.weights * targets, sample.weights * (1 - targets)])
-    model = LogisticRegression(C=np.inf, max_iter=1000).fit(logits, classes, weights)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(logits, classes, weights)
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 0:
         raise CalibrationError(

@@ -21,7 +21,8 @@ INTERVALS = ("smooth_calibration_error", "brier", "log_loss")
 def measure(probabilities: Array, sample: Sample) -> dict[str, float]:
     """All figures; lower is better, but for `discrimination`. A soft label counts as a share of both labels."""
     brier = _brier(probabilities, sample)
-    recalibrated = IsotonicRegression().fit_transform(probabilities, sample.labels, sample_weight=sample.weights)
+    isotonic = IsotonicRegression(out_of_bounds="clip")  # probabilities within 1e-15 of the highest count as beyond it
+    recalibrated = isotonic.fit_transform(probabilities, sample.labels, sample_weight=sample.weights)
     best = _brier(recalibrated, sample)
     uncertainty = _brier(np.full(len(probabilities), sample.base_rate), sample)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 from memrerank.calibration import OperatingPoints
 from memrerank_calibration.sample import Array, Sample
@@ -51,8 +51,8 @@ def _thresholds(sample: Sample) -> Array:
 def share(part: Array, whole: Array, queries: np.ndarray) -> Share:
     """sum(part) / sum(whole), with the limits of Clopper and Pearson for the number of independent observations.
 
-    That number follows from the spread between queries (Korn and Graubard 1998): pairs of one query are alike. Where
-    nothing spreads it is the number of queries.
+    That number follows from the spread between queries, and is less for the doubt in a spread seen on few of them (Korn
+    and Graubard 1998): pairs of one query are alike. Where nothing spreads it is the number of queries.
     """
     count = int(queries.max()) + 1
     parts, wholes = np.bincount(queries, part, count), np.bincount(queries, whole, count)
@@ -61,7 +61,11 @@ def share(part: Array, whole: Array, queries: np.ndarray) -> Share:
     value = float(parts.sum() / wholes.sum())
     clusters = len(wholes)
     variance = ((parts - value * wholes) ** 2).sum() / wholes.sum() ** 2 * clusters / max(clusters - 1, 1)
-    independent = value * (1 - value) / variance if variance > 1e-12 else clusters
+    if variance > 1e-12:
+        doubt = t.ppf(ERROR, np.count_nonzero(whole) - 1) / t.ppf(ERROR, clusters - 1)
+        independent = value * (1 - value) / variance * doubt**2
+    else:
+        independent = clusters
     independent = min(independent, whole.sum() ** 2 / (whole**2).sum())
     hits = value * independent
     low = beta.ppf(ERROR, hits, independent - hits + 1) if hits > 0 else 0.0

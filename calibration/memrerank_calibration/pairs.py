@@ -33,7 +33,7 @@ class Pair:
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs in `path`; InputError names the line that is not one, or that contradicts another one."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); a UTF-8 file of JSON lines was expected.") from error
     pairs = list(_parse_lines(path, text))
@@ -51,7 +51,7 @@ def _parse_lines(path: Path, text: str) -> Iterator[Pair]:
         if line.strip():
             try:
                 pair = _parse(json.loads(line))
-            except (AttributeError, ValueError, KeyError, TypeError) as error:
+            except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise InputError(
                     f"Line {number} of {path} is not a pair ({error!r}); a line such as {_EXAMPLE} was expected."
                 ) from error

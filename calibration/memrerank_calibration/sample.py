@@ -47,10 +47,15 @@ class Sample:
         return self.positives / (self.positives + self.negatives)
 
     def bootstrap_indices(self, times: int) -> Iterator[Indices]:
-        """The pairs of queries drawn anew, for each time: pairs of one query are not independent of each other."""
+        """The pairs of queries drawn anew, for each time: pairs of one query are not independent of each other.
+
+        The pairs of a single query are drawn one by one, as nothing else would vary.
+        """
         rng = np.random.default_rng(SEED)
         order = np.argsort(self.queries, kind="stable")
         members = np.split(order, np.flatnonzero(np.diff(self.queries[order])) + 1)
+        if len(members) == 1:
+            members = list(order[:, None])
         for _ in range(times):
             drawn = rng.integers(len(members), size=len(members))
             yield np.concatenate([members[i] for i in drawn])
