@@ -358,6 +358,17 @@ def test_a_threshold_says_what_to_expect(calibration: Calibration) -> None:
     assert repr(found).startswith(f"Threshold({float(found):.4f}, precision>=0.8: precision 0.8")
 
 
+def test_a_threshold_among_scores_that_no_longer_rise_says_what_it_keeps() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(3000) < 0.3
+    logits = rng.normal(np.where(labels, 5, -5), 1.5)
+    calibration, _ = calibration_of(make_sample(logits, labels), "sha256:0", {"file": "", "sha256": ""})
+    found = calibration.threshold(make_promise(recall=0.2))
+    kept = calibration.probability(logits).astype(np.float32) >= np.float32(found)
+    assert found.recall == pytest.approx(kept[labels].mean(), abs=0.02)
+    assert found.recall >= 0.2
+
+
 def test_a_promise_at_another_base_rate_is_kept_there(calibration: Calibration) -> None:
     found = calibration.threshold(Promise("precision", 0.5), base_rate=0.1)
     new = drawn(200_000, seed=5)

@@ -71,7 +71,7 @@ class Calibration:
 
     def threshold(self, promise: Promise, base_rate: float | None = None) -> Threshold:
         """The loosest threshold whose confidence limit keeps `promise`; for a recall, the strictest."""
-        points = self._points_at(base_rate)
+        points, scores = self._distinct_points(base_rate)
         kept = np.flatnonzero(promise.kept_by(points))
         if not kept.size:
             best = promise.best(points)
@@ -81,9 +81,8 @@ class Calibration:
                 "calibrate with more pairs of your own: memrerank-calibrate."
             )
         at = int(kept[0] if promise.name == "recall" else kept[-1])
-        probability = float(np.float32(self.probability(points["logits"][at], base_rate)))  # as scores are
         found = {name: float(points[name][at]) for name in ("precision", "recall", "false_positive_rate")}
-        return Threshold(probability, promise, **found)
+        return Threshold(float(scores[at]), promise, **found)
 
     def estimate_base_rate(self, logits: npt.ArrayLike) -> float:
         """The share of relevant documents among unlabelled ones with these logits, shape [documents].
@@ -107,6 +106,16 @@ class Calibration:
         if base_rate is None:
             return probabilities
         return with_base_rate(probabilities, self.base_rate, check_base_rate(base_rate))
+
+    def _distinct_points(self, base_rate: float | None) -> tuple[dict[str, Array], Array]:
+        """The operating points with their scores, float32 as those of hits; of points with one score the loosest.
+
+        Above the last knot of the curve scores no longer rise, and what is kept there is kept together.
+        """
+        points = self._points_at(base_rate)
+        scores = self.probability(points["logits"], base_rate).astype(np.float32)
+        loosest = np.append(scores[1:] != scores[:-1], True)
+        return {name: values[loosest] for name, values in points.items()}, scores[loosest]
 
     def _points_at(self, base_rate: float | None) -> dict[str, Array]:
         """The operating points; at another base rate, precision follows from recall and false positive rate."""
