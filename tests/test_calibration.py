@@ -156,9 +156,8 @@ def test_the_logistic_curve_is_the_most_likely_where_labels_are_rare() -> None:
     targets = np.where(sample.labels, 1 - 1 / (sample.positives + 2), 1 / (sample.negatives + 2))
 
     def loss(line: Array) -> float:
-        return -float(
-            targets @ log_expit(line[0] * logits + line[1]) + (1 - targets) @ log_expit(-line[0] * logits - line[1])
-        )
+        odds = line[0] * logits + line[1]
+        return -float(targets @ log_expit(odds) + (1 - targets) @ log_expit(-odds))
 
     best = minimize(loss, [1.0, -3.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxiter": 2000}).x
     assert (found.slope, found.intercept) == pytest.approx(best, abs=1e-3)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from memrerank import InputError
+from memrerank.files import parse_json
 
 T = TypeVar("T")
 
@@ -22,15 +22,7 @@ def parse_lines(path: Path, parse: Callable[[str], T], kind: str) -> Iterator[T]
         if line.strip():
             try:
                 yield parse(line)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                IndexError,
-                AttributeError,
-                ArithmeticError,
-                RecursionError,
-            ) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 reason = f"it has no {error}" if isinstance(error, KeyError) else error
                 raise InputError(f"Line {number} of {path} is not a {kind}: {reason}") from error
 
@@ -39,7 +31,7 @@ def parse_rows(path: Path, parse: Callable[[Mapping[str, Any]], T], kind: str) -
     """The same for lines that are JSON objects."""
 
     def parse_object(line: str) -> T:
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict):
             raise TypeError(f"it is of type {type(row).__name__}, and a JSON object was expected")
         return parse(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memrerank import InputError, Memory
+from memrerank.files import parse_json
 from memrerank.memory import as_memory
 
 
@@ -50,8 +50,8 @@ def _parse_lines(path: Path, text: str) -> Iterator[Pair]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                pair = _parse(json.loads(line))
-            except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                pair = _parse(parse_json(line))
+            except (AttributeError, ValueError, KeyError, TypeError, OverflowError) as error:
                 raise InputError(
                     f"Line {number} of {path} is not a pair ({error!r}); a line such as {_EXAMPLE} was expected."
                 ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from memrerank.files import parse_json
 from memrerank_export.errors import CheckpointError
 
 Array = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ def read_json(path: Path, kind: type[JsonT]) -> JsonT:
     if not path.is_file():
         raise CheckpointError(f"{path.name} is missing from {path.parent}; a complete checkpoint folder has one.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}).") from error
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from memrerank.files import parse_json
 from memrerank.template import Rendering, Segment, Template
 from memrerank_export.errors import TemplateError
 
@@ -51,7 +51,7 @@ def read_prompt(path: Path) -> PromptFile:
     if not path.is_file():
         raise TemplateError(f"There is no template file {path}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TemplateError(f"{path} cannot be read as a template in JSON ({error}).") from error
     if not isinstance(content, dict):

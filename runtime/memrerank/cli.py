@@ -17,6 +17,7 @@ from memrerank.artifact import open_artifact
 from memrerank.calibration import Calibration
 from memrerank.command import run_command
 from memrerank.errors import InputError
+from memrerank.files import parse_json
 from memrerank.manifest import Manifest, read_manifest
 from memrerank.memory import Document, as_memory
 from memrerank.ranking import Hit, Ranking
@@ -142,8 +143,8 @@ def _json_lines(name: str, text: str) -> Iterator[Document]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield as_memory(json.loads(line), "the memory")
-            except (ValueError, RecursionError) as error:
+                yield as_memory(parse_json(line), "the memory")
+            except ValueError as error:
                 raise InputError(f"Line {number} of {name} is not a memory: {error}") from error
 
 

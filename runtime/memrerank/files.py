@@ -1,9 +1,11 @@
-"""Writing files."""
+"""Writing files, and reading JSON that others wrote."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
@@ -14,6 +16,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str) -> Any:
+    """What `text` says; ValueError where it is not JSON, also where it is nested deeper than Python reads."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def temporary_beside(path: Path) -> Path:

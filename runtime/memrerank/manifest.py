@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from memrerank.calibration import Calibration, parse_calibration
 from memrerank.errors import ArtifactError
-from memrerank.files import write_text
+from memrerank.files import parse_json, write_text
 from memrerank.template import Rendering, Segment, Template
 
 FORMAT_VERSION = 1
@@ -98,8 +98,8 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise ArtifactError(f"{folder} has no {MANIFEST}; give the folder that memrerank-export wrote.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); export the artifact again.") from error
     found = content.get("format_version") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:

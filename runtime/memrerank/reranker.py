@@ -185,10 +185,8 @@ class Reranker:
             if not isinstance(value, str):
                 raise InputError(f"The {name} is of type {type(value).__name__}; a text was expected.")
         question = as_memory(Memory(query, time), "the query")
-        turns = [
-            as_memory(turn, f"context turn {i}")
-            for i, turn in enumerate(_as_list(() if context is None else context, "context"))
-        ]
+        before = [] if context is None else _as_list(context, "context")
+        turns = [as_memory(turn, f"context turn {i}") for i, turn in enumerate(before)]
         memories = [as_memory(document, f"document {i}") for i, document in enumerate(documents)]
         return self._encoder.encode(question, memories, turns, instruction)
 
