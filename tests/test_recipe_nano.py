@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import random
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).parent.parent / "recipes" / "nano"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789[]:.,?!'-()"]
 WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 MODULES = (
-    "average batches conversations data evaluate groups locomo losses memories metrics model nearest pairs "
+    "average batches conversations data evaluate groups hardest locomo losses memories metrics model nearest pairs "
     "quantization scenes slots speed split stage steps tables times transfer"
 )
 
@@ -251,13 +252,55 @@ def test_a_question_on_a_conversation_has_near_lines_and_the_other_person_as_neg
         group = scenes.draw(random.Random(seed))
         assert group == scenes.draw(random.Random(seed))
         assert {0.0, 1.0} == set(group.labels)
-        assert len(group.documents) == len(group.labels) <= recipe.scenes.DOCUMENTS
+        most = recipe.scenes.NEAREST + recipe.scenes.FURTHER + recipe.scenes.STRANGERS + 1
+        assert recipe.hardest.NEGATIVES < group.labels.count(0.0) <= most
+        assert len(group.documents) == len(group.labels)
         assert not any(mark in text for text in (group.query, *group.documents) for mark in "{}")
     for asked in scenes.asked:
         gold = [asked.conversation.lines[i] for i in asked.question.gold]
         assert not set(gold) & set(asked.own)
         assert set(asked.own) | set(gold) == set(asked.conversation.lines)
         assert not set(asked.strangers) & set(asked.conversation.lines)
+
+
+def test_the_negatives_that_score_highest_are_kept_unless_they_outdo_the_answers(recipe: SimpleNamespace) -> None:
+    texts = tuple(f"document {i}" for i in range(20))
+    group = recipe.groups.Group("who?", texts, (0.0, 1.0, 0.0, 1.0, *[0.0] * 16), "scenes")
+    scores = [7.0, 1.0, 4.9, -3.0, *range(16)]  # the best answer has 1, and `forgive` 4: 0 and 10 to 19 are forgiven
+    found = recipe.hardest.hardest(group, scores, 4.0, random.Random(0))
+    assert (found.query, found.source) == (group.query, group.source)
+    assert found.documents[:2] == ("document 1", "document 3")
+    assert found.labels == (1.0, 1.0) + (0.0,) * len(found.documents[2:])
+    assert found.documents[2:8] == tuple(f"document {i}" for i in (9, 2, 8, 7, 6, 5))
+    assert found.documents[8:] == ("document 4",)
+    everything = recipe.hardest.hardest(group, scores, math.inf, random.Random(0))
+    assert everything.documents[2:8] == tuple(f"document {i}" for i in range(19, 13, -1))
+    assert len(everything.documents) == 2 + recipe.hardest.NEGATIVES
+    assert len(set(everything.documents)) == len(everything.documents)
+    assert not recipe.hardest.too_many(everything)
+
+
+def test_training_sees_all_positives_and_a_few_hard_negatives(
+    recipe: SimpleNamespace, base: Path, data: Path, tmp_path: Path
+) -> None:
+    options = recipe.train.arguments().parse_args(_options(base, data, tmp_path / "run"))
+    trainer = recipe.train.Trainer(options)
+    scenes = recipe.scenes.Scenes(base, recipe.conversations.conversations_aside()[:4])
+    drawn = [scenes.draw(random.Random(seed)) for seed in range(3)] + [recipe.memories.memory_group(random.Random(0))]
+    found = trainer.with_hardest(drawn)
+    assert found == trainer.with_hardest(drawn)
+    assert found[3] == drawn[3]
+    scorer = recipe.evaluate.CheckpointScorer(base)
+    scorer.model = trainer.model
+    for before, after in zip(drawn[:3], found[:3], strict=True):
+        assert len(after.documents) <= before.labels.count(1.0) + recipe.hardest.NEGATIVES < len(before.documents)
+        (scores,) = scorer([(before.query, before.documents)])
+        of_text = dict(zip(before.documents, scores, strict=True))
+        bound = max(score for score, label in zip(scores, before.labels, strict=True) if label) + options.forgive
+        ranked = sorted((s for s, label in zip(scores, before.labels, strict=True) if not label and s <= bound))
+        kept = [of_text[text] for text, label in zip(after.documents, after.labels, strict=True) if not label]
+        expected = ranked[::-1][: recipe.hardest.NEGATIVES - recipe.hardest.AT_RANDOM]
+        np.testing.assert_allclose(kept[: len(expected)], expected, atol=1e-4)
 
 
 def test_an_answer_by_the_other_person_is_a_negative_only_of_a_question_on_one(

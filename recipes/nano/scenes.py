@@ -16,11 +16,14 @@ from nearest import nearness
 from split import part_of
 
 _NAME = re.compile(r"\{[ab]\}")
-DOCUMENTS = 14
-"""How many lines a question is trained with."""
+NEAREST = 16
+"""How many lines of its own conversation, the nearest, a question always comes with."""
 
-STRANGERS = 4
-"""How many of them are of other conversations."""
+FURTHER = 8
+"""How many of the others of its own."""
+
+STRANGERS = 5
+"""How many of other conversations."""
 
 NEAR = 60
 """From how many of the nearest lines of other conversations they are drawn."""
@@ -53,7 +56,7 @@ class Scenes:
             self.asked.append(Asked(found[number], question, others, [lines[i] for i in strangers]))
 
     def draw(self, rng: random.Random) -> Group:
-        """A question drawn at random with the lines that answer it and others, most of its own among the nearest.
+        """A question drawn at random with the lines that answer it and others, from which the hardest are picked later.
 
         One of the answers said by the other person is a negative where the question names one of them; so are lines of
         strangers, some of them said by the other person, as what strangers say may answer a question on this one.
@@ -64,15 +67,17 @@ class Scenes:
         negatives = []
         if len(set(_NAME.findall(asked.question.text))) == 1:
             negatives.append(players.swapped().play(rng.choice(gold)))
-        for line in rng.sample(asked.strangers, min(len(asked.strangers), STRANGERS)):
+        for line in _some(rng, asked.strangers, STRANGERS):
             side = players if rng.random() < 0.5 else players.swapped()
             negatives.append(side.play(Line(line.who, line.text, rng.randint(0, 400))))
-        count = min(len(asked.own), max(2, DOCUMENTS - len(gold) - len(negatives)))
-        near = rng.sample(range(min(len(asked.own), 2 * count)), count * 3 // 4)
-        rest = rng.sample([i for i in range(len(asked.own)) if i not in near], count - len(near))
-        negatives += [players.play(asked.own[i]) for i in near + rest]
+        own = asked.own[:NEAREST] + _some(rng, asked.own[NEAREST:], FURTHER)
+        negatives += [players.play(line) for line in own]
         positives = [players.play(line) for line in gold]
         return group(Turn(players.fill(asked.question.text)), [], positives, negatives, "scenes")
+
+
+def _some(rng: random.Random, lines: list[Line], count: int) -> list[Line]:
+    return rng.sample(lines, min(len(lines), count))
 
 
 def _nearest(near: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from transformers import BertForSequenceClassification
 
 from conversations import conversations
 from data import read_passages, read_rows
+from groups import Group
+from hardest import hardest, too_many
 from losses import group_loss, kept
 from model import LIMIT, load_model, load_tokenizer, save_checkpoint, step_logits
 from quantization import simulate_int8
@@ -81,12 +84,27 @@ class Trainer:
         if self.step > self.options.int8_from:
             simulate_int8(self.model)
 
+    @torch.no_grad()
+    def with_hardest(self, groups: list[Group]) -> list[Group]:
+        """The groups with their hardest negatives where there are many, by the model as it stands."""
+        many = [group for group in groups if too_many(group)]
+        pairs = [(group.query, document) for group in many for document in group.documents]
+        if not pairs:
+            return groups
+        options = self.options
+        scores = step_logits(self.model, self.tokenizer, pairs, options.tokens, options.limit, options.bf16)
+        found = iter(scores.split([len(group.documents) for group in many]))
+        rng = random.Random(f"{options.seed} {self.step} hardest")
+        return [
+            hardest(group, next(found).tolist(), options.forgive, rng) if too_many(group) else group for group in groups
+        ]
+
     def train_step(self, steps: Steps) -> dict[str, float]:
         """One update; what is logged of it is returned."""
         began = time.monotonic()
         if self.step == self.options.int8_from:
             simulate_int8(self.model)
-        groups = steps.groups(self.step)
+        groups = self.with_hardest(steps.groups(self.step))
         pairs = [(group.query, document) for group in groups for document in group.documents]
         labels = torch.tensor([label for group in groups for label in group.labels])
         rate = self.schedule.rate(self.step)
