@@ -195,6 +195,31 @@ def test_agreement_counts_pairs_in_another_order() -> None:
     assert found["other_first"] == 0
 
 
+def test_a_run_with_a_score_that_is_no_number_is_refused(beir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "bm25.run"
+    run.write_text("1 Q0 a 1 2.5 bm25\n1 Q0 b 2 nan bm25\n")
+    with pytest.raises(InputError, match=r"Line 2 of .*bm25.run.*not a number"):
+        read_questions(beir, run=run)
+
+
+def test_an_order_that_some_questions_lack_is_not_compared_with() -> None:
+    given = {"bm25": [1.0, 2.0], "rrf": [2.0, 1.0]}
+    candidates = {"x": Memory("x"), "y": Memory("y")}
+    both, one = (
+        Question(name, "q", candidates, {"x": 1}, first_stage=orders)
+        for name, orders in (("1", given), ("2", {"bm25": given["bm25"]}))
+    )
+    for questions in ((both, one), (one, both)):
+        found = quality._by_category(questions, [[np.array([2.0, 1.0])] * 2], [10])["all"]
+        assert set(found["first_stage"]) == set(found["gain_of_fusing"]) == {"bm25"}
+
+
+def test_an_order_is_fused_by_reciprocal_ranks_with_its_own_twice() -> None:
+    own, first = [9.0, 7.0, 7.0, -2.0], [0.1, 0.4, 0.3, 0.2]  # ranks 1 2 3 4, ties in order, and 4 1 2 3
+    expected = [2 / 61 + 1 / 64, 2 / 62 + 1 / 61, 2 / 63 + 1 / 62, 2 / 64 + 1 / 63]
+    np.testing.assert_allclose(quality.fused_scores(own, first), expected)
+
+
 def test_quality_ranks_as_the_reranker_does(
     int8_artifact: Path, beir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,9 +250,12 @@ def test_quality_compares_with_the_first_stage_and_another_artifact(
     assert everything["first_stage"]["rrf"]["MRR"]["mean"] == 0.5
     own, first = everything["artifact"]["MAP"]["mean"], everything["first_stage"]["rrf"]["MAP"]["mean"]
     assert everything["gain_over_first_stage"]["rrf"]["MAP"]["mean"] == pytest.approx(own - first)
+    fused = everything["fused_with_first_stage"]["bm25"]["MAP"]["mean"]
+    assert everything["gain_of_fusing"]["bm25"]["MAP"]["mean"] == pytest.approx(fused - own)
     assert 0 <= everything["agreement_with_against"]["flips"] <= 1
     shown = capsys.readouterr().out
     assert "gain over" in shown
+    assert "gain of fusing with" in shown
     assert "Kendall's tau" in shown
 
 

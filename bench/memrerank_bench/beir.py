@@ -5,6 +5,7 @@ Beyond BEIR's keys, a document may have `time` and `speaker`, and a query `time`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ def _tab_separated(path: Path) -> Iterator[tuple[str, str, int]]:
 def _run(path: Path) -> Run:
     def parse(line: str) -> tuple[str, str, float]:
         query, _, document, _, score, _ = line.split()
+        if math.isnan(float(score)):
+            raise ValueError("its score is not a number")
         return query, document, float(score)
 
     scores: Run = {}

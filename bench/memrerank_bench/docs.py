@@ -29,7 +29,7 @@ from memrerank_bench.latency_tables import (
     ratios_table,
 )
 from memrerank_bench.machine import in_words
-from memrerank_bench.quality_tables import agreement_table, figures_table, gains_table
+from memrerank_bench.quality_tables import agreement_table, figures_table, fusion_table, gains_table
 
 Result = Mapping[str, Any]
 Make = Callable[[dict[str, Any]], str]
@@ -82,8 +82,9 @@ def _growth(result: Result) -> str:
 
 
 def _quality(result: Result) -> str:
-    parts = [origin(result), figures_table(result), gains_table(result)]
-    return "\n\n".join([*parts, agreement_table(result)] if "against" in result else parts)
+    parts = [origin(result), figures_table(result), gains_table(result), fusion_table(result)]
+    parts += [agreement_table(result)] if "against" in result else []
+    return "\n\n".join(part for part in parts if part)
 
 
 PARTS: Mapping[str, Make] = {

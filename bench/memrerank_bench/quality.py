@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from tqdm import tqdm
 
 from memrerank import MemrerankError, Reranker
@@ -16,6 +17,12 @@ from memrerank_bench.metrics import Figures, agreement, evaluate, gains, summary
 from memrerank_bench.questions import Question, Questions
 
 Scores = list[npt.NDArray[np.float64]]
+
+RANK_CONSTANT = 60
+"""k of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)."""
+
+OWN_WEIGHT = 2
+"""How often an artifact's ranks count in a fusion where those of the first stage count once."""
 
 
 @dataclass
@@ -89,20 +96,35 @@ def _by_category(questions: Sequence[Question], scores: Sequence[Scores], cutoff
     for name in names if len(names) > 1 else []:
         members[name] = np.array([question.category == name for question in questions])
     figures = [evaluate(questions, each, cutoffs) for each in scores]
-    first = {
-        name: evaluate(questions, [question.first_stage[name] for question in questions], cutoffs)
-        for name in questions[0].first_stage
+    stages = [name for name in questions[0].first_stage if all(name in each.first_stage for each in questions)]
+    orders = {name: [question.first_stage[name] for question in questions] for name in stages}
+    first = {name: evaluate(questions, order, cutoffs) for name, order in orders.items()}
+    fused = {
+        name: evaluate(questions, [fused_scores(*pair) for pair in zip(scores[0], order, strict=True)], cutoffs)
+        for name, order in orders.items()
     }
-    return {name: _category(figures, first, scores, chosen) for name, chosen in members.items()}
+    return {name: _category(figures, first, fused, scores, chosen) for name, chosen in members.items()}
+
+
+def fused_scores(scores: npt.ArrayLike, first: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Scores that join the orders by `scores` and by `first`: their reciprocal ranks, weighted."""
+    own, other = (1 / (RANK_CONSTANT + stats.rankdata(-np.asarray(each), "ordinal")) for each in (scores, first))
+    return np.asarray(OWN_WEIGHT * own + other)
 
 
 def _category(
-    figures: Sequence[Figures], first: dict[str, Figures], scores: Sequence[Scores], chosen: npt.NDArray[np.bool_]
+    figures: Sequence[Figures],
+    first: dict[str, Figures],
+    fused: dict[str, Figures],
+    scores: Sequence[Scores],
+    chosen: npt.NDArray[np.bool_],
 ) -> dict[str, Any]:
     own, *others = figures
     found: dict[str, Any] = {"questions": int(chosen.sum()), "artifact": summary(own, chosen)}
     found["first_stage"] = {name: summary(each, chosen) for name, each in first.items()}
     found["gain_over_first_stage"] = {name: gains(own, each, chosen) for name, each in first.items()}
+    found["fused_with_first_stage"] = {name: summary(each, chosen) for name, each in fused.items()}
+    found["gain_of_fusing"] = {name: gains(each, own, chosen) for name, each in fused.items()}
     if others:
         one, other = ([logits for logits, keep in zip(each, chosen, strict=True) if keep] for each in scores)
         found["against"] = summary(others[0], chosen)

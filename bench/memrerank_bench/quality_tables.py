@@ -21,7 +21,7 @@ def quality_report(result: Result) -> str:
     ]
     if result["partial"]:
         lines.insert(0, f"PARTIAL: {data['questions']} of {data['of_questions']} questions ({result['partial']})")
-    parts = ["\n".join(lines), figures_table(result), gains_table(result)]
+    parts = ["\n".join(lines), figures_table(result), gains_table(result), fusion_table(result)]
     if "against" in result:
         parts.append(agreement_table(result))
     return "\n\n".join(part for part in parts if part)
@@ -52,6 +52,17 @@ def gains_table(result: Result) -> str:
     ]
     names = list(result["categories"]["all"]["artifact"])
     return markdown(["category", "gain over", *names], rows) if rows else ""
+
+
+def fusion_table(result: Result) -> str:
+    """What fusing the artifact's order with that of the first stage would change, by measure; "" without any."""
+    rows = [
+        [category, first, *map(_gain, shown.values())]
+        for category, found in result["categories"].items()
+        for first, shown in found["gain_of_fusing"].items()
+    ]
+    names = list(result["categories"]["all"]["artifact"])
+    return markdown(["category", "gain of fusing with", *names], rows) if rows else ""
 
 
 def agreement_table(result: Result) -> str:

@@ -16,7 +16,8 @@ class Question:
     """A query with its candidates.
 
     `relevance` is the grade, from 1, of every relevant document by its id; those that are not among the candidates
-    count as lost. `first_stage` holds the candidates' scores in the orders to compare with, by name.
+    count as lost. `first_stage` holds the candidates' scores in the orders to compare with, by name; an order that some
+    questions lack is left out.
     """
 
     id: str

@@ -25,7 +25,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Group:
-    """A query and documents as the model reads them, with a label in [0, 1] for each; `source` is where from."""
+    """A query and documents as the model reads them, those that answer first, with a label in [0, 1] for each.
+
+    `source` is where it comes from.
+    """
 
     query: str
     documents: tuple[str, ...]

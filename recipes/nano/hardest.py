@@ -20,15 +20,13 @@ def too_many(group: Group) -> bool:
     return sum(label <= 0.5 for label in group.labels) > NEGATIVES
 
 
-def hardest(group: Group, scores: Sequence[float], forgive: float, rng: random.Random) -> Group:
-    """The group with all its positives and `NEGATIVES` negatives, most of them those with the highest scores.
+def hardest(group: Group, scores: Sequence[float], counted: Sequence[bool], rng: random.Random) -> Group:
+    """The group with all its positives and up to `NEGATIVES` negatives, most of them those with the highest scores.
 
-    Negatives that score more than `forgive` above the best positive go first of all: they are likely to answer too.
-    scores: one for each document.
+    scores: one for each document; counted: which of them may be learned from.
     """
     positives = [i for i, label in enumerate(group.labels) if label > 0.5]
-    bound = max(scores[i] for i in positives) + forgive
-    negatives = [i for i, label in enumerate(group.labels) if label <= 0.5 and scores[i] <= bound]
+    negatives = [i for i, label in enumerate(group.labels) if label <= 0.5 and counted[i]]
     negatives.sort(key=lambda i: -scores[i])
     hard, rest = negatives[: NEGATIVES - AT_RANDOM], negatives[NEGATIVES - AT_RANDOM :]
     taken = positives + hard + rng.sample(rest, min(len(rest), AT_RANDOM))

@@ -28,6 +28,9 @@ STRANGERS = 5
 NEAR = 60
 """From how many of the nearest lines of other conversations they are drawn."""
 
+LONG_KINDS = ("long", "chat")
+"""What the names of long conversations begin with among those that only measure."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -90,7 +93,8 @@ def _nearest(near: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
 def aside_groups(part: str, documents: int = 50) -> list[Group]:
     """Every question on the conversations of `part` that only measure: all lines of its own, some of the others'.
 
-    The others' fill up to `documents`; a group whose own lines are as many needs none, and its source is `long`.
+    The others' fill up to `documents`; a group whose own lines are as many needs none. Its source is `short`,
+    `long` or `chat`.
     """
     found = [each for each in conversations_aside() if part_of(f"conversation {each.name}") == part]
     return [
@@ -110,8 +114,8 @@ def _aside(found: list[Conversation], conversation: Conversation, question: Ques
     missing = max(0, documents - len(turns))
     for line in rng.sample(strangers, missing):
         negatives.append(players.play(Line(line.who, line.text, rng.randint(0, 400))))
-    source = "scenes" if missing else "long"
-    return group(Turn(players.fill(question.text)), [], positives, negatives, source)
+    kind = next((kind for kind in LONG_KINDS if conversation.name.startswith(f"{kind} ")), "short")
+    return group(Turn(players.fill(question.text)), [], positives, negatives, kind)
 
 
 def _bare(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Print the tables of MODEL_CARD.md and docs/calibration.md from results/, so that text and figures agree."""
+"""Print the tables of MODEL_CARD.md and docs/calibration.md from the results, so that text and figures agree."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-CATEGORIES = {"1-4": "all", "1": "multi-hop", "2": "temporal", "3": "open-domain", "4": "single-hop"}
+LOCOMO = RESULTS.parents[2] / "bench" / "results" / "quality-encoder.json"
+CATEGORIES = ("all", "multi-hop", "temporal", "open-domain", "single-hop")
 FIGURES = {"smooth_calibration_error": "smooth calibration error", "brier": "Brier score", "log_loss": "log loss"}
 PREDICTIONS = ("calibrated", "sigmoid", "base rate")
 
 
-def read(name: str) -> dict[str, Any]:
-    """The figures in results/NAME.json."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def read(path: Path) -> dict[str, Any]:
+    """The figures in a file of results."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -27,20 +28,20 @@ def table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 def locomo() -> Iterator[str]:
     """MAP and NDCG on LoCoMo by category, beside the first stage's orders."""
-    fp32, int8 = read("locomo-fp32")["locomo"], read("locomo-int8")["locomo"]
-    rows = []
-    for key, name in CATEGORIES.items():
-        own = fp32[key]
-        gains = [_interval(own["gain"][first]["map"]) for first in ("bm25", "rrf")]
-        scores = [_interval(own["model"][figure]) for figure in ("map", "ndcg10")]
-        others = [_mean(row["map"]) for row in (int8[key]["model"], own["bm25"], own["rrf"], own["fused"])]
-        rows.append([name, str(own["queries"]), *scores, *others, *gains])
+    rows, categories = [], read(LOCOMO)["categories"]
+    for name in CATEGORIES:
+        found = categories[name]
+        first, gain = found["first_stage"], found["gain_over_first_stage"]
+        orders = (found["against"], first["bm25"], first["rrf"], found["fused_with_first_stage"]["rrf"])
+        own = [_interval(found["artifact"][figure]) for figure in ("MAP", "NDCG@10")]
+        gains = [_interval(gain[stage]["MAP"]) for stage in ("bm25", "rrf")]
+        rows.append([name, str(found["questions"]), *own, *(_mean(order["MAP"]) for order in orders), *gains])
     heads = [
         "category",
         "n",
         "MAP",
         "NDCG@10",
-        "MAP in int8",
+        "MAP in fp32",
         "of BM25",
         "of the fused list",
         "of model and list fused",
@@ -50,20 +51,21 @@ def locomo() -> Iterator[str]:
 
 def others() -> Iterator[str]:
     """MAP on what was kept aside."""
-    found = read("test")
+    found = read(RESULTS / "test.json")
     names = {
         "test": "test part of the sources, half of the rows dressed as memories",
-        "scenes": "test part of the short written conversations, 50 documents a question",
+        "short": "test part of the short written conversations, 50 documents a question",
         "long": "test part of the long ones, the 100 lines or more of the conversation",
+        "chat": "test part of the chatty ones, the 100 lines or more of the conversation",
         "memory": "made-up dialogues of fresh seeds, 16 documents a question",
     }
-    rows = [[name, str(found[key]["queries"]), _interval(found[key]["map"])] for key, name in names.items()]
+    rows = [[name, str(found[key]["questions"]), _interval(found[key]["MAP"])] for key, name in names.items()]
     yield from table(["other", "questions", "MAP in int8"], rows)
 
 
 def calibration() -> Iterator[str]:
     """Error of the calibration on other rows and on LoCoMo."""
-    found = read("calibration")
+    found = read(RESULTS / "calibration.json")
     names = {
         "same_mix": "other documents of the same sources",
         "locomo": "LoCoMo candidates, their base rate given",
@@ -79,7 +81,7 @@ def calibration() -> Iterator[str]:
 
 def sources() -> Iterator[str]:
     """Error where the calibration comes from one source alone."""
-    found = read("calibration")["between_sources"]
+    found = read(RESULTS / "calibration.json")["between_sources"]
     keys = ("mean_error", "mean_error_with_base_rate", "worst_error_with_base_rate")
     rows = [[name, str(row["pairs"]), *(f"{row[key]:.3f}" for key in keys)] for name, row in found.items()]
     yield from table(["fitted on", "pairs", "mean error", "with the base rate given", "worst of these"], rows)
@@ -87,7 +89,7 @@ def sources() -> Iterator[str]:
 
 def promises() -> Iterator[str]:
     """What was promised on LoCoMo at its base rate, and what came of it."""
-    found = read("calibration")["locomo_promises"]
+    found = read(RESULTS / "calibration.json")["locomo_promises"]
     rows = [
         [
             f"precision>={value}",
@@ -100,7 +102,7 @@ def promises() -> Iterator[str]:
 
 def precisions() -> Iterator[str]:
     """Shares of documents that thresholds select in int8 and in fp32."""
-    found = read("calibration")["selected_int8_fp32"]
+    found = read(RESULTS / "calibration.json")["selected_int8_fp32"]
     rows = [[name, *(f"{share:.1%}" for share in shares)] for name, shares in found.items()]
     yield from table(["threshold", "selected by int8", "by fp32"], rows)
 

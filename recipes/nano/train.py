@@ -10,12 +10,14 @@ import json
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
@@ -45,6 +47,15 @@ class Schedule:
             return self.peak * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.peak + (self.end - self.peak) * done
+
+
+class Scored(NamedTuple):
+    """Logits and labels [documents of all groups], how many each group has, and which of them count."""
+
+    logits: Tensor
+    labels: Tensor
+    sizes: list[int]
+    counted: Tensor
 
 
 class Trainer:
@@ -84,38 +95,37 @@ class Trainer:
         if self.step > self.options.int8_from:
             simulate_int8(self.model)
 
-    @torch.no_grad()
-    def with_hardest(self, groups: list[Group]) -> list[Group]:
-        """The groups with their hardest negatives where there are many, by the model as it stands."""
-        many = [group for group in groups if too_many(group)]
-        pairs = [(group.query, document) for group in many for document in group.documents]
-        if not pairs:
-            return groups
+    def scored(self, groups: Sequence[Group]) -> Scored:
+        """The documents of all groups, scored by the model as it stands."""
         options = self.options
-        scores = step_logits(self.model, self.tokenizer, pairs, options.tokens, options.limit, options.bf16)
-        found = iter(scores.split([len(group.documents) for group in many]))
-        rng = random.Random(f"{options.seed} {self.step} hardest")
-        return [
-            hardest(group, next(found).tolist(), options.forgive, rng) if too_many(group) else group for group in groups
-        ]
+        pairs = [(group.query, document) for group in groups for document in group.documents]
+        logits = step_logits(self.model, self.tokenizer, pairs, options.tokens, options.limit, options.bf16)
+        labels = torch.tensor([label for group in groups for label in group.labels])
+        sizes = [len(group.labels) for group in groups]
+        margins = [math.inf if group.made_up else options.forgive for group in groups]
+        return Scored(logits, labels, sizes, kept(logits.detach(), labels, sizes, margins))
+
+    @torch.no_grad()
+    def with_hardest(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups; those with many negatives come last, with their hardest."""
+        few, many = ([group for group in groups if too_many(group) is chosen] for chosen in (False, True))
+        if not many:
+            return few
+        found = self.scored(many)
+        rng = random.Random(f"{self.options.seed} {self.step} hardest")
+        parts = zip(many, found.logits.split(found.sizes), found.counted.split(found.sizes), strict=True)
+        return few + [hardest(group, scores.tolist(), counted.tolist(), rng) for group, scores, counted in parts]
 
     def train_step(self, steps: Steps) -> dict[str, float]:
         """One update; what is logged of it is returned."""
         began = time.monotonic()
         if self.step == self.options.int8_from:
             simulate_int8(self.model)
-        groups = self.with_hardest(steps.groups(self.step))
-        pairs = [(group.query, document) for group in groups for document in group.documents]
-        labels = torch.tensor([label for group in groups for label in group.labels])
         rate = self.schedule.rate(self.step)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        options = self.options
-        logits = step_logits(self.model, self.tokenizer, pairs, options.tokens, options.limit, options.bf16)
-        sizes = [len(group.labels) for group in groups]
-        margins = [math.inf if group.made_up else options.forgive for group in groups]
-        counted = kept(logits.detach(), labels, sizes, margins)
-        loss, contrast, entropy = group_loss(logits, labels, sizes, counted, options.pointwise)
+        found = self.scored(self.with_hardest(steps.groups(self.step)))
+        loss, contrast, entropy = group_loss(*found, self.options.pointwise)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -128,8 +138,8 @@ class Trainer:
             "step": self.step,
             **rounded,
             "lr": rate,
-            "pairs": len(pairs),
-            "forgiven": int((~counted).sum()),
+            "pairs": len(found.labels),
+            "forgiven": int((~found.counted).sum()),
             "seconds": round(self.seconds, 1),
         }
 

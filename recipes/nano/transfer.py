@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from evaluate import part_groups
-from locomo import read_queries
-from memrerank import CalibrationError, Reranker
+from memrerank import CalibrationError, Memory, Reranker
 from memrerank.calibration import Calibration, with_base_rate
 from memrerank.promise import Promise
+from memrerank_bench.questions import read_questions
 from memrerank_calibration.calibrate import calibration_of
 from memrerank_calibration.fit import fit
 from memrerank_calibration.metrics import measure
@@ -32,7 +33,7 @@ OWN_PAIRS, OWN_POSITIVES = 300, 60
 PROMISED = Promise("precision", 0.9)
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
-Queries = list[tuple[str, list[str], list[float], str]]
+Queries = list[tuple[str, Sequence[str | Memory], list[float], str]]
 """Query, documents, labels and source."""
 
 
@@ -44,9 +45,14 @@ def part_queries(data: Path, part: str, limit: int) -> Queries:
 
 def locomo_queries(folder: Path, limit: int) -> Queries:
     """The questions of LoCoMo with their candidates."""
-    found = read_queries(folder)[:limit]
     return [
-        (query.text, list(query.documents), [float(label) for label in query.relevant], "locomo") for query in found
+        (
+            each.query,
+            list(each.candidates.values()),
+            [float(name in each.relevance) for name in each.candidates],
+            "locomo",
+        )
+        for each in read_questions(folder).questions[:limit]
     ]
 
 
@@ -127,6 +133,8 @@ def between_sources(sample: Sample, sources: np.ndarray, other: Sample, others: 
             if min(rest.positives, rest.negatives) >= 30:
                 given.append(measure(predicted(own, rest), rest)[FIGURES[0]])
                 not_given.append(measure(fit(own).predict(rest.logits), rest)[FIGURES[0]])
+        if not given:
+            continue
         found[str(source)] = {
             "pairs": len(own.logits),
             "mean_error": _mean(not_given),
@@ -147,15 +155,17 @@ def between_precisions(calibration: Calibration, one: Sample, other: Sample) -> 
 
 
 def promises_at(calibration: Calibration, sample: Sample) -> dict[str, Any]:
-    """Precision promised for the base rate of `sample`, and what it is there."""
-    found = {}
+    """Precision promised for the base rate of `sample`, and what it is there; None where nothing is selected."""
+    found: dict[str, Any] = {}
     for value in (0.3, 0.4, 0.5, 0.7, 0.9):
         try:
             threshold = calibration.threshold(Promise("precision", value), sample.base_rate)
         except CalibrationError:
+            threshold = math.inf
+        kept = calibration.probability(sample.logits, sample.base_rate) >= threshold
+        if not kept.any():
             found[str(value)] = None
             continue
-        kept = calibration.probability(sample.logits, sample.base_rate) >= threshold
         recall = sample.labels[kept].sum() / sample.labels.sum()
         found[str(value)] = {"precision": _mean(sample.labels[kept]), "recall": round(float(recall), 4)}
     return found
@@ -181,8 +191,10 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 5) for name, value in figures.items() if name in FIGURES}
 
 
-def _mean(values: Any) -> float:
-    return round(float(np.mean(list(values))), 4)
+def _mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing, as JSON has no NaN."""
+    found = list(values)
+    return round(float(np.mean(found)), 4) if found else None
 
 
 def main(argv: list[str] | None = None) -> None:
