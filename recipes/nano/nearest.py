@@ -1,4 +1,4 @@
-"""How near lines are to a question, by meaning and by words: the nearest are the hard negatives."""
+"""How near lines are to a question, by meaning and by words: the nearest are candidates for hard negatives."""
 
 from __future__ import annotations
 

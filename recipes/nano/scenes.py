@@ -17,7 +17,7 @@ from split import part_of
 
 _NAME = re.compile(r"\{[ab]\}")
 NEAREST = 16
-"""How many lines of its own conversation, the nearest, a question always comes with."""
+"""How many lines of its own conversation, the nearest, a question always brings as negatives to choose from."""
 
 FURTHER = 8
 """How many of the others of its own."""
