@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from memrerank.files import write_text
-from memrerank_bench import encoders, precisions, throughput
+from memrerank_bench import encoders, precisions, quality_tables, throughput
 from memrerank_bench.latency_growth import growth_table
 from memrerank_bench.latency_tables import (
     breakdown_table,
@@ -29,7 +29,6 @@ from memrerank_bench.latency_tables import (
     ratios_table,
 )
 from memrerank_bench.machine import in_words
-from memrerank_bench.quality_tables import agreement_table, figures_table, fusion_table, gains_table
 
 Result = Mapping[str, Any]
 Make = Callable[[dict[str, Any]], str]
@@ -82,9 +81,7 @@ def _growth(result: Result) -> str:
 
 
 def _quality(result: Result) -> str:
-    parts = [origin(result), figures_table(result), gains_table(result), fusion_table(result)]
-    parts += [agreement_table(result)] if "against" in result else []
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join([origin(result), *quality_tables.tables(result)])
 
 
 PARTS: Mapping[str, Make] = {

@@ -21,10 +21,13 @@ def quality_report(result: Result) -> str:
     ]
     if result["partial"]:
         lines.insert(0, f"PARTIAL: {data['questions']} of {data['of_questions']} questions ({result['partial']})")
-    parts = ["\n".join(lines), figures_table(result), gains_table(result), fusion_table(result)]
-    if "against" in result:
-        parts.append(agreement_table(result))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(["\n".join(lines), *tables(result)])
+
+
+def tables(result: Result) -> list[str]:
+    """The tables of a result, without those that it has no figures for."""
+    found = [figures_table(result), gains_table(result), fusion_table(result), agreement_table(result)]
+    return [each for each in found if each]
 
 
 def figures_table(result: Result) -> str:
@@ -66,7 +69,9 @@ def fusion_table(result: Result) -> str:
 
 
 def agreement_table(result: Result) -> str:
-    """How alike the two artifacts order candidates."""
+    """How alike the two artifacts order candidates; "" where there is one."""
+    if "against" not in result:
+        return ""
     rows = []
     for category, found in result["categories"].items():
         alike = found["agreement_with_against"]

@@ -56,7 +56,7 @@ def others() -> Iterator[str]:
         "test": "test part of the sources, half of the rows dressed as memories",
         "short": "test part of the short written conversations, 50 documents a question",
         "long": "test part of the long ones, the 100 lines or more of the conversation",
-        "chat": "test part of the chatty ones, likewise; 500 of 570 questions",
+        "chat": "test part of the chatty ones, likewise, at most 500 questions",
         "memory": "made-up dialogues of fresh seeds, 16 documents a question",
     }
     rows = [[name, str(found[key]["questions"]), _interval(found[key]["MAP"])] for key, name in names.items()]
