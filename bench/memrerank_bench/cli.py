@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_quality(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Rank the candidates of labelled questions and print MAP, MRR, NDCG and recall with 95%% bootstrap intervals "
+        "Rank the candidates of labelled questions and print MAP, MRR, NDCG and recall with 95% bootstrap intervals "
         "over questions, by category, against the first stage's order, fused with it (reciprocal ranks, k = 60, the "
         "artifact's twice), and against another artifact."
     )
